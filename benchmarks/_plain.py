@@ -1,0 +1,75 @@
+"""What the benchmarks compare with: Eq. 1, 2, 4 and 5 computed as they are written down."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from moebius.blocks import InteractiveLambda, LocalLambda
+from moebius.distill.batch import NoisyBatch
+from moebius.distill.losses import implied_clean
+from moebius.distill.perceptual import ELatentLPIPS
+from moebius.models.denoiser import Denoiser
+
+
+def local_lambda(m: LocalLambda, x: Tensor, size: tuple[int, int]) -> Tensor:
+    """Eq. 1 with the position lambda of every position in memory, (B, N, C) -> (B, N, C)."""
+    grid = x.transpose(1, 2).unflatten(2, size)
+    q = m.norm_q(m.to_q(grid)).unflatten(1, (m.heads, -1)).flatten(3)
+    k, v = m.to_k(grid).flatten(2).softmax(-1), m.norm_v(m.to_v(grid))
+    content = torch.einsum("bkn,bvn->bkv", k, v.flatten(2))
+    conv = m.pos_conv
+    position = F.conv3d(v.unsqueeze(1), conv.weight, conv.bias, padding=conv.padding).flatten(3)
+    y = torch.einsum("bhkn,bkvn->bhvn", q, position + content.unsqueeze(-1))
+    return y.flatten(1, 2).transpose(1, 2).contiguous()
+
+
+def interactive_lambda(
+    m: InteractiveLambda, x: Tensor, context: Tensor, size: tuple[int, int]
+) -> Tensor:
+    """Eq. 2 in its own order: E_pos V first, (B, N, C) and (B, M, D) -> (B, N, C)."""
+    grid = x.transpose(1, 2).unflatten(2, size)
+    q = m.norm_q(m.to_q(grid)).unflatten(1, (m.heads, -1)).flatten(3)
+    k, v = m.to_k(context).softmax(1), m.norm_v(m.to_v(context).transpose(1, 2))
+    position = torch.einsum("nmk,bvm->bnkv", m.position_table(size), v)
+    content = torch.einsum("bmk,bvm->bkv", k, v)
+    y = torch.einsum("bhkn,bkv->bhvn", q, content)
+    y = y + torch.einsum("bhkn,bnkv->bhvn", q, position)
+    return y.flatten(1, 2).transpose(1, 2).contiguous()
+
+
+@contextmanager
+def plain_operators() -> Iterator[None]:
+    """Both operators in their plain form, in every network, inside a `with` block."""
+    kept = LocalLambda.forward, InteractiveLambda.forward
+    LocalLambda.forward, InteractiveLambda.forward = local_lambda, interactive_lambda  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        LocalLambda.forward, InteractiveLambda.forward = kept  # type: ignore[method-assign]
+
+
+def distillation_step(
+    student: Denoiser, teacher: Denoiser, metric: ELatentLPIPS, batch: NoisyBatch
+) -> tuple[Tensor, list[Tensor]]:
+    """Eq. 4 and 5 with a gradient through the whole graph for every norm; (total, weights)."""
+    inputs = batch.sample, batch.timesteps, batch.category_ids
+    ours = student(*inputs)
+    with torch.no_grad():
+        theirs = teacher(*inputs)
+
+    def norm(loss: Tensor, anchor: Tensor) -> Tensor:
+        return torch.autograd.grad(loss, anchor, retain_graph=True)[0].square().sum()
+
+    implied = implied_clean(ours.sample, batch.noisy, batch.alphas)
+    task = F.mse_loss(ours.sample, batch.noise)
+    fine = F.mse_loss(ours.sample, theirs.sample)
+    perceptual = metric(implied, batch.clean).mean()
+    coarse = F.mse_loss(ours.features[student.coarse_tap], theirs.features["up.0"])
+    reference = norm(task, student.theta_f)
+    weights = [reference / norm(loss, student.theta_f) for loss in (fine, perceptual)]
+    output = task + weights[0] * fine + weights[1] * perceptual
+    weights.append(norm(coarse, student.theta_c) / norm(output, student.theta_c))
+    return coarse + weights[2] * output, weights

@@ -1,0 +1,63 @@
+"""One distillation step of the 226M student, 256 px: one pass of the decoder against many.
+
+Peak memory: `python benchmarks/distillation_step.py plain|fast` runs one form alone and prints
+what the step needed beyond the weights, batch 4.
+"""
+
+import resource
+import sys
+
+import torch
+from _plain import distillation_step, plain_operators
+from _ratio import ratio, show
+
+import moebius
+from moebius.config import Distill
+from moebius.data.latents import LatentSample
+from moebius.distill.batch import Noising, NoisyBatch
+from moebius.distill.losses import LOSSES
+from moebius.distill.perceptual import ELatentLPIPS
+from moebius.distill.step import DistillationStep, FrozenTeacher, Student
+
+SIDE = 32
+
+
+def make_batch(size: int) -> NoisyBatch:
+    """Made-up latents of 256 px."""
+    mean = torch.randn(size, 4, SIDE, SIDE)
+    both = torch.stack([mean, torch.full_like(mean, 0.1)], dim=1)
+    mask, category = (mean[:, :1] > 0).float(), torch.arange(size) % 2
+    latents = LatentSample(clean=both, masked=both, mask=mask, category=category)
+    return Noising(0, "logit_normal", 0.0357)(latents, range(size), torch.device("cpu"))
+
+
+def main() -> None:
+    """Prints the ratio at batch 1, or one form's peak memory at batch 4."""
+    student, teacher = moebius.build("lmi_dw_mixffn").train(), moebius.build("pixelhacker").eval()
+    metric = ELatentLPIPS("random")
+    config = Distill(losses=list(LOSSES), perceptual_augment=False)
+    frozen = FrozenTeacher(teacher, "up.0")
+    step = DistillationStep(Student(student, "down.2"), student, frozen, config, metric)
+
+    def plain() -> None:
+        student.zero_grad(set_to_none=True)
+        with plain_operators():
+            distillation_step(student, teacher, metric, batch)[0].backward()
+
+    def fast() -> None:
+        student.zero_grad(set_to_none=True)
+        step(batch).balanced.total.backward()
+
+    if len(sys.argv) > 1:
+        batch = make_batch(4)
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        {"plain": plain, "fast": fast}[sys.argv[1]]()
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        print(f"{sys.argv[1]}: {peak / 2**20:.2f} GiB, {(peak - before) / 2**20:.2f} for the step")
+        return
+    batch = make_batch(1)
+    show("distillation step, 256 px", ratio(plain, fast, rounds=2))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,103 @@
+"""Checkpoints: written whole or not at all, and refused when a checksum differs."""
+
+import hashlib
+import json
+import logging
+import os
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+logger = logging.getLogger(__name__)
+
+MANIFEST = "manifest.json"
+
+
+def checkpoint_name(step: int) -> str:
+    """`step_000030`."""
+    return f"step_{step:06d}"
+
+
+def write_checkpoint(
+    root: Path, step: int, writers: Mapping[str, Callable[[Path], None]], keep: int
+) -> Path:
+    """Writes `root/step_<step>` atomically; of it and those before, only the newest `keep` stay.
+
+    Args:
+        root: folder of the run's checkpoints.
+        step: steps taken.
+        writers: file name to what writes it.
+        keep: checkpoints to leave. One of a later step, which this run refused when it resumed,
+            neither counts nor goes.
+    """
+    final, partial = root / checkpoint_name(step), root / f".{checkpoint_name(step)}.partial"
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    try:
+        for name, write in writers.items():
+            write(partial / name)
+            _sync(partial / name)
+        sums = {name: _sha256(partial / name) for name in writers}
+        (partial / MANIFEST).write_text(json.dumps({"step": step, "sha256": sums}, indent=1))
+        _sync(partial / MANIFEST)
+        _sync(partial)
+        shutil.rmtree(final, ignore_errors=True)
+        os.replace(partial, final)
+        _sync(root)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+    written = [path for path in _candidates(root) if checkpoint_step(path) <= step]
+    for old in written[keep:]:
+        shutil.rmtree(old, ignore_errors=True)
+    return final
+
+
+def newest_checkpoint(root: Path) -> Path | None:
+    """The newest checkpoint whose files are there and unchanged; others are named in the log."""
+    for folder in _candidates(root):
+        problem = find_damage(folder)
+        if problem is None:
+            return folder
+        logger.warning("checkpoint %s is refused: %s", folder, problem)
+    return None
+
+
+def find_damage(folder: Path) -> str | None:
+    """What is wrong with a checkpoint, or `None`."""
+    try:
+        manifest = json.loads((folder / MANIFEST).read_text())
+        if manifest["step"] != checkpoint_step(folder):
+            return f"{MANIFEST} is of step {manifest['step']}"
+        for name, expected in manifest["sha256"].items():
+            if not (folder / name).is_file():
+                return f"{name} is missing"
+            if _sha256(folder / name) != expected:
+                return f"{name} does not match its checksum"
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        return f"{MANIFEST} is unreadable ({type(error).__name__})"
+    return None
+
+
+def checkpoint_step(folder: Path) -> int:
+    """The step in a checkpoint's name."""
+    return int(folder.name.removeprefix("step_"))
+
+
+def _candidates(root: Path) -> list[Path]:
+    found = [path for path in root.glob("step_*") if path.name[5:].isdigit()]
+    return sorted(found, key=checkpoint_step, reverse=True)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _sync(path: Path) -> None:
+    """Brings a file or a folder's entries to the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,159 @@
+"""A run's folder: resolved configuration, environment, metrics, checkpoints.
+
+config.yaml  environment.json  metrics.jsonl  tensorboard/  checkpoints/  samples/  result.json
+"""
+
+import json
+import os
+import platform
+import re
+import subprocess
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+from moebius.config import Recipe
+
+# A run may be prolonged or watched differently and is still the same run.
+CHANGEABLE = (
+    "training.steps",
+    "training.log_every",
+    "training.checkpoint_every",
+    "training.keep_checkpoints",
+    "data.workers",
+    "validation.every",
+)
+PACKAGES = (
+    "torch",
+    "diffusers",
+    "ray",
+    "numpy",
+    "safetensors",
+    "torchmetrics",
+    "torch-fidelity",
+    "lpips",
+)
+
+
+class RunFolder:
+    """Files of one run under `path`; only rank 0 writes them."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.checkpoints = path / "checkpoints"
+        self.metrics = path / "metrics.jsonl"
+        self.samples = path / "samples"
+        self.tensorboard = path / "tensorboard"
+
+    def check(self, recipe: Recipe) -> None:
+        """Refuses a folder that holds a run of another configuration.
+
+        Raises:
+            ValueError: naming the keys that differ.
+        """
+        known = self.read_config()
+        if known is None:
+            return
+        changed = _differences(known, recipe.model_dump(mode="json", by_alias=True))
+        differing = [key for key in changed if key not in CHANGEABLE]
+        if differing:
+            raise ValueError(
+                f"{self.path} holds a run with other settings ({', '.join(differing)}); "
+                "choose another --out, or remove that folder"
+            )
+
+    def prepare(self, recipe: Recipe) -> None:
+        """Writes configuration and environment, after `check`."""
+        self.check(recipe)
+        self.path.mkdir(parents=True, exist_ok=True)
+        config = recipe.model_dump(mode="json", by_alias=True)
+        write_text(self.path / "config.yaml", yaml.safe_dump(config, sort_keys=False))
+        write_text(self.path / "environment.json", json.dumps(environment(), indent=1))
+
+    def read_config(self) -> dict[str, Any] | None:
+        """The configuration that the folder was made with, or `None`."""
+        path = self.path / "config.yaml"
+        return yaml.safe_load(path.read_text()) if path.is_file() else None
+
+    def log(self, metrics: dict[str, float]) -> None:
+        """Appends one line to `metrics.jsonl`."""
+        with self.metrics.open("a") as file:
+            file.write(json.dumps(metrics) + "\n")
+
+    def rewind(self, step: int) -> None:
+        """Forgets metrics of steps that will be taken again."""
+        kept = [line for line in self.read_metrics() if line["step"] <= step]
+        if self.metrics.is_file():
+            write_text(self.metrics, "".join(json.dumps(line) + "\n" for line in kept))
+
+    def read_metrics(self) -> list[dict[str, float]]:
+        """All whole lines of `metrics.jsonl`."""
+        if not self.metrics.is_file():
+            return []
+        lines = []
+        for text in self.metrics.read_text().splitlines():
+            try:
+                lines.append(json.loads(text))
+            except ValueError:  # a killed run leaves its last line cut
+                continue
+        return lines
+
+    def write_result(self, result: dict[str, Any]) -> None:
+        """Writes `result.json`, the sign that the run is finished."""
+        write_text(self.path / "result.json", json.dumps(result, indent=1))
+
+    def read_result(self, steps: int) -> dict[str, Any] | None:
+        """The result of a run finished at `steps`, or `None`."""
+        path = self.path / "result.json"
+        if not path.is_file():
+            return None
+        result = json.loads(path.read_text())
+        return result if result["step"] == steps else None
+
+
+def write_text(path: Path, text: str) -> None:
+    """Replaces a file's text atomically."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_text(text)
+    os.replace(temporary, path)
+
+
+def slug(label: str) -> str:
+    """A label as a folder's name."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "_", label).strip("._") or "trial"
+
+
+def environment() -> dict[str, Any]:
+    """Versions, git revision and machine."""
+    versions = {}
+    for package in PACKAGES:
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
+    return {
+        "python": platform.python_version(),
+        "packages": versions,
+        "git": _git_revision(),
+        "machine": {"cpus": os.cpu_count(), "processor": platform.machine(), "gpu": gpu},
+    }
+
+
+def _git_revision() -> str | None:
+    command = ["git", "describe", "--always", "--dirty"]
+    try:
+        done = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True)
+    except OSError:  # no git on this machine
+        return None
+    return done.stdout.strip() or None
+
+
+def _differences(a: Any, b: Any, prefix: str = "") -> list[str]:
+    if isinstance(a, dict) and isinstance(b, dict):
+        keys = sorted(a.keys() | b.keys())
+        return [d for k in keys for d in _differences(a.get(k), b.get(k), f"{prefix}{k}.")]
+    return [] if a == b else [prefix.rstrip(".")]

@@ -1,0 +1,136 @@
+"""The inference form of a denoiser against the denoiser itself."""
+
+import logging
+
+import pytest
+import torch
+from torch import nn
+
+import moebius
+from moebius.models import optimized
+from moebius.models.architectures import NAMES
+from moebius.models.denoiser import Denoiser, category_ids
+
+SMALL = {"lcg_dim": 48, "context_dim": 24, "latent_size": 16}
+
+
+def trained(arch: str) -> Denoiser:
+    """A tiny denoiser whose BatchNorms have seen data and whose every weight matters."""
+    torch.manual_seed(0)
+    widths = (32,) * (4 if arch == "pixelhacker" else 3)
+    model = moebius.build(arch, widths=widths, **SMALL)
+    for module in model.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            module.running_mean.normal_()
+            module.running_var.uniform_(0.5, 2)
+            module.weight.data.uniform_(0.5, 1.5)
+            module.bias.data.normal_()
+    return model.eval()
+
+
+def run(
+    model: nn.Module,
+    size: tuple[int, int] = (16, 16),
+    categories: tuple[int, ...] = (0, 1),
+    dtype: torch.dtype = torch.float32,
+):
+    generator = torch.Generator().manual_seed(1)
+    inputs = torch.randn(len(categories), 9, *size, generator=generator).to(dtype)
+    with torch.no_grad():
+        return model(inputs, 7, category_ids(torch.tensor(categories)))
+
+
+def relative(a: torch.Tensor, b: torch.Tensor) -> float:
+    return ((a - b).norm() / b.norm()).item()
+
+
+@pytest.mark.parametrize("arch", [*NAMES, "pixelhacker"])
+def test_outputs_and_features_are_the_denoisers(arch: str) -> None:
+    # In float64: what roundings become in an untrained network says nothing about the form.
+    model = trained(arch).double()
+    before = {key: tensor.clone() for key, tensor in model.state_dict().items()}
+    fast = model.optimized()
+    actual, expected = (run(m, dtype=torch.double) for m in (fast, model))
+    exact = 1e-5 if "gla" in arch or arch == "pixelhacker" else 1e-10  # GLA works in float32
+    assert relative(actual.sample, expected.sample) < exact
+    for name, feature in expected.features.items():
+        assert relative(actual.features[name], feature) < exact, name
+    after = model.state_dict()
+    assert all(torch.equal(tensor, after[key]) for key, tensor in before.items())
+    assert not any(p.requires_grad for p in fast.parameters())
+
+
+def test_every_operator_of_the_student_has_an_inference_form() -> None:
+    fast = trained("lmi_dw_mixffn").optimized()
+    kinds = {type(module) for module in fast.modules()}
+    assert kinds >= set(optimized.FORMS.values()) and not kinds & {
+        optimized.DepthwiseSeparableConv,
+        optimized.LocalLambda,
+        optimized.MixFeedForward,
+        nn.BatchNorm2d,
+    }
+
+
+def test_contexts_and_sizes_are_kept_apart() -> None:
+    model = trained("lmi_dw_mixffn")
+    fast = model.optimized()
+    for _ in range(2):
+        for size in ((16, 16), (12, 20)):
+            for categories in ((0, 1), (1, 0), (1,), (0, 0, 1)):
+                actual, expected = run(fast, size, categories), run(model, size, categories)
+                assert relative(actual.sample, expected.sample) < 1e-4
+
+
+def test_a_context_is_computed_once() -> None:
+    fast = trained("lmi_dw_mixffn").optimized()
+    calls: list[str] = []
+    fast.project.register_forward_hook(lambda *_: calls.append("context"))
+    (interactive,) = [
+        m
+        for m in fast.unet.down_blocks[0].modules()
+        if type(m) is optimized.FoldedInteractiveLambda
+    ][:1]
+    interactive.to_v.register_forward_hook(lambda *_: calls.append("values"))
+    for _ in range(3):
+        run(fast)
+    assert calls == ["context", "values"]
+
+
+def test_contexts_do_not_pile_up() -> None:
+    fast = trained("lmi_dw_mixffn").optimized()
+    for n in range(optimized.CONTEXTS + 3):
+        fast.context(torch.arange(n, n + 2)[None])
+    assert len(fast._contexts) <= optimized.CONTEXTS
+
+
+def test_bfloat16_stays_near_and_hands_out_what_came_in() -> None:
+    model = trained("lmi_dw_mixffn")
+    fast = model.optimized(torch.bfloat16)
+    actual, expected = run(fast).sample, run(model).sample
+    assert actual.dtype == torch.float32
+    assert 0 < relative(actual, expected) < 0.1
+
+
+def test_a_cpu_without_bfloat16_is_told(monkeypatch, caplog) -> None:
+    monkeypatch.setattr(optimized, "_has_bfloat16", lambda: False)
+    with caplog.at_level(logging.WARNING):
+        fast = trained("lmi_dw_mixffn").optimized(torch.bfloat16)
+    assert "no bfloat16" in caplog.text and fast.lcg.weight.dtype == torch.float32
+
+
+def test_a_compiler_that_fails_leaves_a_line_and_the_result(monkeypatch, caplog) -> None:
+    def broken(module: nn.Module):
+        def run(*inputs):
+            raise RuntimeError("no compiler here\nand a long story")
+
+        return run
+
+    monkeypatch.setattr(torch, "compile", broken)
+    model = trained("lmi_dw_mixffn")
+    fast = model.optimized(compile=True)
+    with caplog.at_level(logging.WARNING):
+        for _ in range(2):
+            assert relative(run(fast).sample, run(model).sample) < 1e-4
+    assert [record.getMessage() for record in caplog.records] == [
+        "torch.compile failed, going on without it: no compiler here"
+    ]

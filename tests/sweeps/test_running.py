@@ -1,0 +1,53 @@
+"""A sweep in one process; what Ray does is tested in tests/test_tune.py."""
+
+import csv
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from moebius.tune import Options, main
+
+EXPERIMENTS: list[dict[str, Any]] = [
+    {"label": "plain", "overrides": {"distill.losses": ["task"]}},
+    {"label": "broken", "overrides": {"init_from": "/nowhere.bin"}},
+]
+
+
+def test_a_sweep_needs_no_ray(tiny_recipe, write_yaml, tmp_path: Path, monkeypatch, capsys) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)  # ImportError when imported
+    sweep = {
+        "name": "alone",
+        "recipe": tiny_recipe,
+        "experiments": EXPERIMENTS,
+        "promote": {"overrides": {"training.steps": 8}},
+    }
+    options = Options(write_yaml("alone.yaml", sweep), out=tmp_path / "out", in_process=True)
+    main(options)
+    first = capsys.readouterr().out
+    assert "plain promoted" in first and "failed: no model at /nowhere.bin" in first
+    rows = list(csv.DictReader((tmp_path / "out" / "results.csv").open()))
+    assert [row["experiment"] for row in rows] == ["plain", "broken", "plain promoted"]
+    assert (tmp_path / "out" / "trials" / "broken" / "error.txt").is_file()
+
+    results = sorted((tmp_path / "out").rglob("result.json"))
+    stamps = [path.stat().st_mtime_ns for path in results]
+    main(options)
+    assert [path.stat().st_mtime_ns for path in results] == stamps, "a finished run was repeated"
+    assert capsys.readouterr().out == first
+
+
+def test_what_needs_a_cluster_is_refused_in_one_process(
+    tiny_recipe, write_yaml, tmp_path: Path
+) -> None:
+    sweep = {
+        "name": "gang",
+        "recipe": tiny_recipe,
+        "experiments": EXPERIMENTS,
+        "scheduler": {"name": "asha"},
+        "workers": 2,
+    }
+    options = Options(write_yaml("gang.yaml", sweep), out=tmp_path / "out", in_process=True)
+    with pytest.raises(ValueError, match="without scheduler, workers: use Ray"):
+        main(options)

@@ -1,0 +1,156 @@
+"""The sweep door on a local Ray cluster: a whole sweep, and one that is killed and goes on."""
+
+import csv
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+from PIL import Image
+
+import moebius
+
+pytestmark = pytest.mark.ray
+pytest.importorskip("ray")
+
+EXPERIMENTS = [
+    {"label": "1", "overrides": {"arch": "gla_ca_conv_ffn", "distill.losses": ["task"]}},
+    {"label": "broken", "overrides": {"init_from": "/nowhere.bin"}},
+    {"label": "9", "overrides": {"arch": "lmi_dw_mixffn"}},
+]
+
+
+def start(*command: str | Path) -> subprocess.Popen[str]:
+    environment = {k: v for k, v in os.environ.items() if k not in ("OMP_NUM_THREADS",)}
+    return subprocess.Popen(
+        [sys.executable, "-m", *map(str, command)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment,
+        start_new_session=True,
+    )
+
+
+def test_a_sweep_reports_failures_promotes_and_goes_on_when_killed(
+    tiny_recipe, write_yaml, tmp_path: Path
+) -> None:
+    sweep = {
+        "name": "tiny",
+        "recipe": tiny_recipe,
+        "experiments": EXPERIMENTS,
+        "promote": {"overrides": {"training.steps": 8}},
+        "max_concurrent": 1,
+        "cluster_workers": 2,
+    }
+    path, out = write_yaml("tiny.yaml", sweep), tmp_path / "out"
+    first = start("moebius.tune", path, "--out", out)
+    finished = out / "trials" / "1" / "result.json"
+    deadline = time.monotonic() + 200
+    while not finished.is_file() and first.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.2)
+    os.killpg(first.pid, signal.SIGKILL)
+    _, errors = first.communicate()
+    assert finished.is_file(), errors
+    assert not (out / "model").exists()
+    stamp = finished.stat().st_mtime_ns
+
+    second = start("moebius.tune", path, "--out", out)
+    table, errors = second.communicate(timeout=250)
+    assert second.returncode == 0, errors
+    assert finished.stat().st_mtime_ns == stamp, "a finished trial was repeated"
+    assert "Traceback" not in errors
+    assert "9 promoted" in table or "1 promoted" in table
+    rows = list(csv.DictReader((out / "results.csv").open()))
+    assert [row["experiment"] for row in rows[:3]] == ["1", "broken", "9"]
+    assert rows[1]["error"].endswith("give a model folder, a released file or a Hub name")
+    assert all(float(rows[n]["psnr_hole"]) > 0 for n in (0, 2, 3))
+    assert "failed: " in (out / "results.md").read_text()
+    for picture in ("results.png", "pictures.png"):
+        assert Image.open(out / picture).width > 200
+    best = yaml.safe_load((out / "best.yaml").read_text())
+    assert best["arch"] in ("gla_ca_conv_ffn", "lmi_dw_mixffn")
+    steps = [line for line in (out / "promoted" / "metrics.jsonl").read_text().splitlines()]
+    assert '"step": 8' in steps[-1] and len(steps) == 1, (
+        "the winner's checkpoint was not gone on from"
+    )
+    pipeline = moebius.InpaintPipeline.from_pretrained(out / "model")
+    assert pipeline.denoiser.architecture.name == best["arch"]
+
+
+def test_multi_worker_trials_nest_a_trainer(tiny_recipe, write_yaml, tmp_path: Path) -> None:
+    """Two trials of two workers each on two cores: they must take turns, and must not wait."""
+    sweep = {
+        "name": "gang",
+        "recipe": tiny_recipe,
+        "grid": {"distill.losses": [["task"]], "arch": ["lmi_dw_mixffn", "ll_ca_dw_mixffn"]},
+        "workers": 2,
+    }
+    path, out = write_yaml("gang.yaml", sweep), tmp_path / "out"
+    run = start("moebius.tune", path, "--out", out)
+    _, errors = run.communicate(timeout=280)
+    assert run.returncode == 0, errors
+    rows = list(csv.DictReader((out / "results.csv").open()))
+    assert len(rows) == 2 and not any(row["error"] for row in rows)
+
+
+def test_more_than_the_cluster_has_is_refused_before_anything_starts(
+    tiny_recipe, write_yaml, tmp_path: Path
+) -> None:
+    sweep = {
+        "name": "greedy",
+        "recipe": tiny_recipe,
+        "experiments": EXPERIMENTS,
+        "resources": {"gpus": 4, "cpus": 1},
+    }
+    run = start("moebius.tune", write_yaml("greedy.yaml", sweep), "--out", tmp_path / "out")
+    _, errors = run.communicate(timeout=100)
+    assert run.returncode == 2
+    (line,) = [line for line in errors.splitlines() if line.startswith("error:")]
+    assert "needs 4 GPU, the cluster has 0" in line
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_search_that_is_killed_goes_on_where_it_stood(
+    tiny_recipe, write_yaml, tmp_path: Path
+) -> None:
+    """Optuna proposes, ASHA stops: noise of 3 makes a loss about ten times that of 0.1."""
+    pytest.importorskip("optuna")
+    tiny_recipe["distill"] = {"losses": ["task"]}
+    noise = {"training.noise_offset": {"choice": [0.1, 3.0]}, "seed": {"int": [0, 1000]}}
+    sweep = {
+        "name": "search",
+        "recipe": tiny_recipe,
+        "search": {"trials": 4, "startup": 4, "space": noise, "seed": 6},
+        "scheduler": {"name": "asha", "grace": 2, "reduction": 2, "metric": "loss/task"},
+        "score": {"protocol": "builtin", "limit": 2, "steps": 2, "metrics": ["psnr"]},
+        "max_concurrent": 1,
+    }
+    path, out = write_yaml("search.yaml", sweep), tmp_path / "out"
+    first = start("moebius.tune", path, "--out", out)
+    finished = out / "trials" / "0" / "result.json"
+    deadline = time.monotonic() + 200
+    while not finished.is_file() and first.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.2)
+    os.killpg(first.pid, signal.SIGKILL)
+    _, errors = first.communicate()
+    assert finished.is_file(), errors
+    stamp = finished.stat().st_mtime_ns
+
+    second = start("moebius.tune", path, "--out", out)
+    table, errors = second.communicate(timeout=250)
+    assert second.returncode == 0, errors
+    assert finished.stat().st_mtime_ns == stamp, "a finished trial was repeated"
+    rows = list(csv.DictReader((out / "results.csv").open()))
+    assert [row["experiment"].partition(":")[0] for row in rows] == ["0", "1", "2", "3"]
+    stopped = [row for row in rows if row.get("stopped")]
+    assert stopped and all("noise_offset=3.0" in row["experiment"] for row in stopped)
+    assert not any(row["error"] for row in rows) and "stopped at step" in table
+    for row in rows:
+        assert bool(row["psnr"]) == (row not in stopped), (
+            "finished trials, and only they, are scored"
+        )
