@@ -125,8 +125,8 @@ def test_a_search_that_is_killed_goes_on_where_it_stood(
     sweep = {
         "name": "search",
         "recipe": tiny_recipe,
-        "search": {"trials": 4, "startup": 4, "space": noise, "seed": 6},
-        "scheduler": {"name": "asha", "grace": 2, "reduction": 2, "metric": "loss/task"},
+        "search": {"trials": 4, "startup": 4, "space": noise, "seed": 0},  # 0.1, 3.0, 3.0, 0.1
+        "scheduler": {"name": "asha", "grace": 2, "reduction": 4, "metric": "loss/task"},
         "score": {"protocol": "builtin", "limit": 2, "steps": 2, "metrics": ["psnr"]},
         "max_concurrent": 1,
     }
@@ -148,7 +148,8 @@ def test_a_search_that_is_killed_goes_on_where_it_stood(
     rows = list(csv.DictReader((out / "results.csv").open()))
     assert [row["experiment"].partition(":")[0] for row in rows] == ["0", "1", "2", "3"]
     stopped = [row for row in rows if row.get("stopped")]
-    assert stopped and all("noise_offset=3.0" in row["experiment"] for row in stopped)
+    assert [row["experiment"][0] for row in stopped] == ["1", "2"]
+    assert all("noise_offset=3.0" in row["experiment"] for row in stopped)
     assert not any(row["error"] for row in rows) and "stopped at step" in table
     for row in rows:
         assert bool(row["psnr"]) == (row not in stopped), (

@@ -10,6 +10,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from moebius.config import Sweep
 from moebius.config.sweep import Space
 from moebius.recipes import teacher_recipe
@@ -40,7 +42,9 @@ class Study:
 
         assert sweep.search is not None
         self.sweep, self.out, self.search = sweep, out, sweep.search
-        self.distributions = {key: _distribution(s) for key, s in self.search.space.items()}
+        # Sorted, as they are drawn: the order of a file's keys must not matter.
+        spaces = sorted(self.search.space.items())
+        self.distributions = {key: _distribution(space) for key, space in spaces}
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         out.mkdir(parents=True, exist_ok=True)
         directions = [
@@ -62,12 +66,6 @@ class Study:
                 f"{out} holds a search of another space or objective; choose another --out, or "
                 "remove that folder"
             )
-        # Another process must not repeat the random draws of the one before.
-        self.study.sampler = optuna.samplers.TPESampler(
-            n_startup_trials=self.search.startup,
-            seed=self.search.seed + len(known),
-            constant_liar=True,
-        )
 
     def trials(self) -> dict[int, Trial]:
         """Every point that was proposed and not refused, by its number."""
@@ -97,13 +95,21 @@ class Study:
 
     def propose(self) -> tuple[int, Trial] | None:
         """A new point's trial, from what was told so far; `None` once there are enough."""
+        from optuna.trial import TrialState
+
         while self.remaining:
-            asked = self.study.ask(self.distributions)
+            # Drawn aside and kept by one record: a process that is killed leaves no half of one.
+            aside = self._aside()
+            asked = aside.ask(self.distributions)
+            trial: Trial | None = None
             try:
-                return asked.number, self._plan(asked)
+                trial = self._plan(asked)
             except ValueError as error:
                 asked.set_user_attr(REFUSED, str(error))
-                self.tell(asked.number, None)
+                aside.tell(asked, state=TrialState.FAIL)
+            self.study.add_trial(aside.trials[asked.number])
+            if trial is not None:
+                return asked.number, trial
         return None
 
     def tell(self, number: int, trial: Trial | None) -> None:
@@ -126,8 +132,25 @@ class Study:
             if trials[number].result is not None or trials[number].stopped is not None:
                 self.tell(number, trials[number])
 
+    def _aside(self) -> Any:
+        """What is known so far, in memory, with a sampler for the next point.
+
+        It draws from (seed, the point's number) and what was told, whichever process asks.
+        """
+        import optuna
+
+        known = self.study.get_trials(deepcopy=False)
+        drawn = np.random.SeedSequence([self.search.seed, len(known)]).generate_state(1)
+        sampler = optuna.samplers.TPESampler(
+            n_startup_trials=self.search.startup, seed=int(drawn[0]), constant_liar=True
+        )
+        aside = optuna.create_study(sampler=sampler, directions=self.study.directions)
+        aside.add_trials(known)
+        return aside
+
     def _plan(self, trial: Any) -> Trial:
-        point = {key: _value(self.search.space[key], v) for key, v in trial.params.items()}
+        spaces = self.search.space.items()
+        point = {key: _value(space, trial.params[key]) for key, space in spaces}
         label = f"{trial.number}: {describe(point)}"
         return plan_trial(self.sweep, self.out, Point(label, point, str(trial.number)))
 

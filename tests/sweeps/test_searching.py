@@ -83,6 +83,45 @@ def test_a_new_process_goes_on_and_repeats_nothing(tmp_path: Path):
     assert Study(search_of(trials=8), tmp_path).remaining == 3  # prolonged
 
 
+@pytest.mark.parametrize("startup", [2, 6])
+def test_a_search_that_was_killed_proposes_what_an_undisturbed_one_does(
+    tmp_path: Path, startup: int
+):
+    """A process for every point, against one for all; each point is told before the next."""
+
+    def points(out: Path, processes: int) -> list[dict[str, Any]]:
+        sweep, found = search_of(startup=startup), []
+        for number in range(6):
+            if number % (6 // processes) == 0:
+                study = Study(sweep, out)
+            found.append(proposed(study))
+            finish(found[-1][1], psnr_hole=20.0 - number)
+            study.tell(*found[-1])
+        return [trial.recipe.model_dump() for _, trial in found]
+
+    undisturbed = points(tmp_path / "one", 1)
+    assert points(tmp_path / "six", 6) == undisturbed
+    assert len({recipe["optimizer"]["lr"] for recipe in undisturbed}) == 6
+
+
+def test_points_do_not_depend_on_the_order_of_keys(tmp_path: Path):
+    backwards = dict(reversed(SPACE.items()))
+    a, b = (
+        proposed(Study(search_of(space=space), tmp_path / name))[1].recipe
+        for name, space in (("a", SPACE), ("b", backwards))
+    )
+    assert a == b
+
+
+def test_a_point_is_kept_by_one_record(tmp_path: Path):
+    """Killed between two records, a search would find half a point."""
+    study = Study(search_of(), tmp_path)
+    journal = tmp_path / "search.journal"
+    before = len(journal.read_text().splitlines())
+    proposed(study)
+    assert len(journal.read_text().splitlines()) == before + 1
+
+
 def test_failures_are_told_as_such(tmp_path: Path):
     study = Study(search_of(), tmp_path)
     crashed, empty = proposed(study), proposed(study)
@@ -118,6 +157,7 @@ def test_a_point_that_no_recipe_can_be_made_of_is_refused_and_replaced(tmp_path:
         pass
     assert study.refused() and len(study.trials()) + len(study.refused()) == 12
     assert "width 40 is not a multiple of norm_groups 16" in study.refused()[0]
+    assert len((tmp_path / "search.journal").read_text().splitlines()) == 1 + 12
     assert Study(sweep, tmp_path).refused() == study.refused()
 
 
