@@ -10,6 +10,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from moebius.config import Sweep
+from moebius.distill.checkpoints import checkpoint_step, newest_checkpoint
 from moebius.distill.run_folder import RunFolder, write_text
 from moebius.sweeps.standings import METRICS
 from moebius.sweeps.trials import Trial, early_metric
@@ -49,7 +50,7 @@ def halving(sweep: Sweep, trials: Sequence[Trial], steps: int) -> Any:
         def replay(self, trial: Trial) -> None:
             """Records what a trial has logged; what was decided then stays decided."""
             self.on_trial_add(None, _stand_in(trial))
-            for line in RunFolder(trial.folder).read_metrics():
+            for line in _decided(trial):
                 if line["step"] < trial.recipe.training.steps:
                     super().on_trial_result(None, _named(_stand_in(trial)), line)
 
@@ -72,6 +73,19 @@ def mark_stopped(folder: Path, result: Mapping[str, Any]) -> None:
     """Writes a trial's last scores as `stopped.json`, the sign that it is not gone on with."""
     known = {key: value for key, value in result.items() if key in METRICS}
     write_text(folder / "stopped.json", json.dumps({"step": result["step"], **known}, indent=1))
+
+
+def _decided(trial: Trial) -> list[dict[str, float]]:
+    """What a trial has logged, but for a last line that it was killed at before it had an answer.
+
+    A trial that goes on takes the steps after its last checkpoint again, and asks again.
+    """
+    lines = RunFolder(trial.folder).read_metrics()
+    if not lines or trial.result is not None or trial.stopped is not None:
+        return lines
+    kept = newest_checkpoint(trial.folder / "checkpoints")
+    passed = 0 if kept is None else checkpoint_step(kept)
+    return lines if lines[-1]["step"] <= passed else lines[:-1]
 
 
 def _named(trial: Any) -> Any:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from moebius.config import Sweep, parse
+from moebius.distill.checkpoints import write_checkpoint
 from moebius.distill.run_folder import RunFolder
 from moebius.sweeps.halving import halving, mark_stopped
 from moebius.sweeps.trials import Trial, plan_trials
@@ -82,10 +83,24 @@ def test_a_new_process_knows_the_rungs_of_the_one_before(asha: Sweep, tmp_path: 
     first = started(asha, trials)
     report(first, a, 2, psnr_hole=20.0)
     report(first, b, 2, psnr_hole=22.0)
+    report(first, b, 3, psnr_hole=22.0)
+    write_checkpoint(a.folder / "checkpoints", 2, {}, keep=1)
     second = started(asha, trials)
     assert report(second, b, 3, psnr_hole=1.0) == "CONTINUE"  # b has passed the first rung
     assert report(second, c, 2, psnr_hole=20.5) == "STOP"
     assert report(second, d, 2, psnr_hole=23.0) == "CONTINUE"
+
+
+def test_who_was_killed_before_the_answer_asks_again(asha: Sweep, tmp_path: Path):
+    """It has logged a rung's step and saved nothing since: it takes that step again."""
+    a, b, *_ = trials = plan_trials(asha, tmp_path)
+    first = started(asha, trials)
+    report(first, a, 2, psnr_hole=20.0)
+    write_checkpoint(a.folder / "checkpoints", 2, {}, keep=1)
+    b.folder.mkdir(parents=True)
+    RunFolder(b.folder).log({"step": 2, "psnr_hole": 1.0})
+    second = started(asha, trials)
+    assert report(second, b, 2, psnr_hole=1.0) == "STOP"
 
 
 def test_losses_are_better_when_lower(tmp_path: Path):
