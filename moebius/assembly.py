@@ -16,6 +16,8 @@ from moebius.data.latents import cache_latents
 from moebius.data.manifest import read_records
 from moebius.data.sample_spec import sample_spec
 from moebius.data.samples import InpaintingSamples, fixed_pairs
+from moebius.data.shards.dataset import StoredLatents
+from moebius.data.shards.index import check_fit
 from moebius.distill.perceptual import ELatentLPIPS
 from moebius.distill.run_folder import RunFolder
 from moebius.distill.trainer import Metrics, Trainer
@@ -149,7 +151,9 @@ def make_samples(recipe: Recipe) -> InpaintingSamples:
 
 
 def make_dataset(recipe: Recipe, codec: LatentCodec, shared: Path, world: World) -> Any:
-    """Pixel samples, or latents encoded once and kept under `shared/latents`."""
+    """Pixel samples; latents encoded once and kept under `shared/latents`; or a stored set."""
+    if recipe.data.latents:
+        return stored_latents(recipe, codec)
     samples = make_samples(recipe)
     if not recipe.data.cache:
         return samples
@@ -159,6 +163,18 @@ def make_dataset(recipe: Recipe, codec: LatentCodec, shared: Path, world: World)
             latents = cache_latents(samples, codec, recipe.data.cache, shared / "latents")
         world.barrier()
     return latents
+
+
+def stored_latents(recipe: Recipe, codec: LatentCodec) -> StoredLatents:
+    """The set of latents that a recipe names, once it is known to fit.
+
+    Raises:
+        ValueError: it is unfinished, or was made by another codec or with other draws.
+    """
+    assert recipe.data.latents is not None
+    stored = StoredLatents(recipe.data.latents, recipe.seed, 1e9 * recipe.data.latents_cache)
+    check_fit(stored.index, sample_spec(recipe.data, recipe.seed), codec, stored.place)
+    return stored
 
 
 def make_validation(recipe: Recipe, codec: LatentCodec) -> Validation:
@@ -187,7 +203,8 @@ def made_up(recipe: Recipe) -> list[str]:
 
 def provenance(recipe: Recipe) -> str:
     """Where a trained model comes from, for its card."""
-    parts = [f"trained on {recipe.data.source}", f"codec {recipe.codec}"]
+    source = f"latents {recipe.data.latents}" if recipe.data.latents else recipe.data.source
+    parts = [f"trained on {source}", f"codec {recipe.codec}"]
     return "; ".join([*parts, *(f"made up: {what}" for what in made_up(recipe))])
 
 

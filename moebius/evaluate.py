@@ -1,14 +1,12 @@
 """Door: score inpainting by a benchmark's protocol (`python -m moebius.evaluate`)."""
 
 import json
-import logging
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
 import tyro
 from rich.console import Console
 from rich.table import Table
@@ -27,6 +25,7 @@ from moebius.evaluation.suite import MetricSuite
 from moebius.models.architectures import TEACHER
 from moebius.models.codec import load_codec
 from moebius.models.loading import load_denoiser
+from moebius.pool import pick_device, work_through
 from moebius.scoring import (
     BATCHES,
     Job,
@@ -42,11 +41,7 @@ from moebius.scoring import (
     resolve_protocol,
     write_scores,
 )
-from moebius.train import last_line, quiet, start_ray
-
-MAX_BLOCKS = 1024
-"""Of Ray Data; a shard is seen as done when its block is."""
-
+from moebius.train import quiet
 
 # --- what others call -----------------------------------------------------------------------
 
@@ -71,7 +66,7 @@ def evaluate(
     """
     quiet()
     protocol, out = resolve_protocol(scoring), out.absolute()
-    device = pick_device(scoring.device, workers)
+    device = pick_device(scoring.device, on_ray=workers > 0)
     # Asked before hours are spent.
     suite = MetricSuite(protocol.metrics, weights=scoring.weights, device=device)
     weights = suite.provenance()
@@ -102,23 +97,6 @@ def evaluate(
     return result
 
 
-def pick_device(name: str, workers: int) -> Literal["cpu", "cuda"]:
-    """Where pictures are filled and scored: `auto` is CUDA where this machine or cluster has it.
-
-    Raises:
-        ValueError: CUDA is asked for and not there.
-    """
-    there = torch.cuda.is_available()
-    if workers:
-        start_ray()
-        import ray
-
-        there = ray.cluster_resources().get("GPU", 0) > 0
-    if name == "cuda" and not there:
-        raise ValueError("device cuda is not available here: use --device auto")
-    return "cuda" if there and name != "cpu" else "cpu"
-
-
 # --- workers --------------------------------------------------------------------------------
 
 
@@ -140,28 +118,9 @@ def work_on_ray(
         ValueError: the cluster is too small, or a worker met bad input.
         RuntimeError: a worker failed.
     """
-    import ray
-    from ray.data import ActorPoolStrategy, DataContext
-
-    gpus = 1 if job.device == "cuda" else 0
-    fit_pool(workers, gpus, ray.cluster_resources())
-    logging.getLogger("ray.data").setLevel(logging.ERROR)
-    DataContext.get_current().enable_progress_bars = False
     rows = [shard.row() for shard in shards]
-    data = ray.data.from_items(rows, override_num_blocks=min(len(rows), MAX_BLOCKS)).map(
-        RayWorker,
-        fn_constructor_args=(job,),
-        compute=ActorPoolStrategy(size=workers),
-        num_cpus=1,
-        num_gpus=gpus,
-    )
-    try:
-        for row in data.iter_rows():
-            if row["refused"]:
-                raise ValueError(row["refused"])
-            advance(int(row["count"]))
-    except ray.exceptions.RayError as error:
-        raise RuntimeError(last_line(error)) from error
+    for row in work_through(RayWorker, job, rows, workers, job.device):
+        advance(int(row["count"]))
 
 
 class RayWorker:
@@ -177,21 +136,6 @@ class RayWorker:
             return {"count": self.worker(Shard.of(row)), "refused": ""}
         except ValueError as error:
             return {"count": 0, "refused": str(error)}
-
-
-def fit_pool(workers: int, gpus: int, total: dict[str, float]) -> None:
-    """Refuses a pool that the cluster cannot hold beside Ray Data's own core: it would wait."""
-    cpus, there = int(total.get("CPU", 0)), int(total.get("GPU", 0))
-    if workers + 1 > cpus:
-        fitting = f"at most --workers {cpus - 1}" if cpus > 1 else "--workers 0"
-        raise ValueError(
-            f"{workers} workers need {workers + 1} CPUs, one of them for Ray Data; the cluster "
-            f"has {cpus}: use {fitting}"
-        )
-    if gpus * workers > there:
-        raise ValueError(
-            f"{workers} workers need a GPU each, the cluster has {there}: use fewer workers"
-        )
 
 
 # --- the command ----------------------------------------------------------------------------

@@ -17,6 +17,7 @@ PATHS = (
     "init_from",
     "codec",
     "data.source",
+    "data.latents",
     "teacher.path",
     "validation.source",
     "distill.perceptual_weights",

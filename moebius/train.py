@@ -169,6 +169,8 @@ class Options:
     """`builtin` (this machine, built-in photographs), `paper`, or a YAML file."""
     data: str | None = None
     """Folder of images or JSONL manifest."""
+    latents: str | None = None
+    """Folder or URL that `python -m moebius.encode` filled, in place of --data."""
     teacher: str | None = None
     """Teacher: model folder, released checkpoint or Hub name."""
     codec: str | None = None
@@ -192,6 +194,8 @@ def resolve_options(options: Options) -> tuple[Recipe, Path]:
     named = {
         "arch": options.arch,
         "data.source": options.data,
+        "data.latents": options.latents,
+        "data.cache": None if options.latents is None else 0,
         "codec": options.codec,
         "distill.perceptual_weights": options.perceptual,
         "teacher": None if options.teacher is None else {"path": options.teacher},
@@ -206,7 +210,7 @@ def missing_inputs(recipe: Recipe) -> list[str]:
     """Options that a recipe leaves open and that a run cannot do without."""
     perceptual = "perceptual" in recipe.distill.losses
     needed = {
-        "--data (folder or manifest)": not recipe.data.source,
+        "--data (folder or manifest) or --latents": not (recipe.data.source or recipe.data.latents),
         "--teacher (model folder, released checkpoint or Hub name)": (
             recipe.needs_teacher and recipe.teacher is None
         ),

@@ -53,6 +53,10 @@ class Data(Strict):
     """Share of unreadable images above which the run stops."""
     cache: NonNegativeInt = 0
     """Draws that are encoded once, before training, and repeated; 0 encodes every draw anew."""
+    latents: str | None = None
+    """Folder or `s3://` URL that `python -m moebius.encode` filled; no photograph is read then."""
+    latents_cache: PositiveFloat = 32
+    """GB of a machine's disk for copies of shards that lie in an object store."""
     workers: NonNegativeInt = 0
     """Loader processes a training worker."""
 
@@ -61,6 +65,17 @@ class Data(Strict):
         if self.size % 32:
             raise ValueError(f"size must be a multiple of 32 pixels, got {self.size}")
         return self
+
+    @model_validator(mode="after")
+    def _encoded_once(self) -> "Data":
+        if self.latents and self.cache:
+            raise ValueError("latents are encoded already: set data.cache=0 beside data.latents")
+        return self
+
+    @property
+    def encoded(self) -> bool:
+        """Whether training reads latents, so that a step runs no encoder."""
+        return bool(self.cache or self.latents)
 
 
 LossName = Literal["coarse", "fine", "task", "perceptual"]

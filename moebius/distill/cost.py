@@ -57,8 +57,8 @@ def sample_cost(
 
     Student forward and backward, once more forward with activation checkpointing; teacher forward;
     E-LatentLPIPS of both latents and back to one of them; the codec's encoder for the crop and for
-    the crop with its hole, unless latents are cached. The balance of the losses is counted as part
-    of the backward pass.
+    the crop with its hole, unless training reads latents. The balance of the losses is counted as
+    part of the backward pass.
 
     Args:
         recipe: losses, size, precision and cache are read.
@@ -71,7 +71,7 @@ def sample_cost(
         macs["teacher"] = _macs(teacher, side)
     if "perceptual" in recipe.distill.losses:
         macs["perceptual"] = 3 * perceptual_macs(side)
-    if not recipe.data.cache:
+    if not recipe.data.encoded:
         macs["encoder"] = 2 * codec_macs(codec, recipe.data.size)[0]
     networks = recipe.training.precision
     precision = {"student": networks, "teacher": networks, "perceptual": "tf32", "encoder": "tf32"}

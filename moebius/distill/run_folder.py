@@ -24,6 +24,7 @@ CHANGEABLE = (
     "training.checkpoint_every",
     "training.keep_checkpoints",
     "data.workers",
+    "data.latents_cache",
     "validation.every",
 )
 PACKAGES = (

@@ -48,7 +48,7 @@ class Trainer:
         recipe: the run.
         denoiser: the student, freshly built or initialised.
         teacher: needed by the coarse and fine losses.
-        dataset: of pixel samples or of cached latents; sample n must always be the same.
+        dataset: of pixel samples or of latents; sample n must always be the same.
         codec: encodes pixel samples; not used for cached latents.
         metric: E-LatentLPIPS, needed by the perceptual loss.
         folder: where the run lives, on storage that every worker sees.
@@ -233,8 +233,14 @@ class Trainer:
             world.rank,
             world.size,
         )
+        loaders = self.recipe.data.workers
+        # Shards in an object store are read by processes that do not start as forks.
+        start = getattr(self.dataset, "start_method", None) if loaders else None
         loader: DataLoader = DataLoader(
-            self.dataset, batch_sampler=numbers, num_workers=self.recipe.data.workers
+            self.dataset,
+            batch_sampler=numbers,
+            num_workers=loaders,
+            multiprocessing_context=start,
         )
         for batch_numbers, batch in zip(numbers, loader, strict=True):
             yield self.noising(self._latents(batch), batch_numbers, world.device)

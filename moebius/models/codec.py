@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 import torch
@@ -73,6 +74,16 @@ class LatentCodec(nn.Module):
             mean.shape, generator=generator, device=generator.device, dtype=mean.dtype
         )
         return mean + std * noise.to(mean.device)
+
+    def digest(self) -> str:
+        """SHA-256 of what latents depend on: the weights, by name, and the scaling."""
+        config = self.vae.config
+        scaling = (config["scaling_factor"], config["shift_factor"])
+        digest = hashlib.sha256(repr(scaling).encode())
+        for name, weight in self.vae.state_dict().items():
+            digest.update(name.encode())
+            digest.update(weight.cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+        return digest.hexdigest()
 
     def decode(self, latents: Tensor) -> Tensor:
         """Images (B, 3, H, W) in [-1, 1] of scaled latents (B, channels, h, w)."""

@@ -190,10 +190,10 @@ def _step_seconds(
 
 
 class _RandomSamples(Dataset):
-    """Pictures, or latents where the recipe caches them, of the right shape."""
+    """Pictures, or latents where the recipe has them encoded, of the right shape."""
 
     def __init__(self, recipe: Recipe, codec: LatentCodec) -> None:
-        self.size, self.cached = recipe.data.size, bool(recipe.data.cache)
+        self.size, self.cached = recipe.data.size, recipe.data.encoded
         self.side, self.channels = recipe.data.size // codec.factor, codec.channels
 
     def __getitem__(self, n: int) -> dict[str, Tensor]:

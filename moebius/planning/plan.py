@@ -59,6 +59,11 @@ def plan(
         promotion = planner.run("promoted", promoted, everyone, first_step=promoted_from)
     result = Plan(machine, before, trials, promotion, 1 if machine.shared else concurrent)
     result.notes.extend([*_notes(result, workers, everyone), *planner.networks.notes])
+    if any(recipe.data.latents for _, recipe in runs):
+        result.notes.append(
+            "Latents of data.latents are counted as there: `python -m moebius.encode --dry-run` "
+            "says what making them takes."
+        )
     return result
 
 
@@ -147,7 +152,7 @@ def _notes(plan: Plan, workers: int, cluster_workers: int) -> list[str]:
         notes.append(
             f"Does not fit into the {bytes_text(plan.machine.memory)} of {plan.machine.name}: "
             f"{', '.join(large)}; lower training.micro_batch, set "
-            "training.activation_checkpointing=true, or cache the latents (data.cache)."
+            "training.activation_checkpointing=true, or encode first (data.cache, data.latents)."
         )
     return notes
 

@@ -197,7 +197,7 @@ class Planner:
             self._memories[known, micro_batch] = estimate
         own = self._memories[known, micro_batch]
         encoding = 0
-        if not recipe.data.cache:
+        if not recipe.data.encoded:
             encoding = encoder_peak_bytes(codec, recipe.data.size, 2 * micro_batch)
         frozen = model_bytes(codec.vae) + (0 if teacher is None else model_bytes(teacher))
         # The encoder's maps are gone when the student's come.

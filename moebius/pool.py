@@ -1,0 +1,92 @@
+"""What doors share on Ray Data: rows worked through by a pool of actors."""
+
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Literal
+
+import torch
+
+from moebius.train import last_line, start_ray
+
+MAX_BLOCKS = 1024
+"""Of Ray Data; a row is seen as done when its block is."""
+
+Row = dict[str, Any]
+
+
+def pick_device(name: str, on_ray: bool) -> Literal["cpu", "cuda"]:
+    """Where work is done: `auto` is CUDA where this machine, or the cluster, has it.
+
+    Raises:
+        ValueError: CUDA is asked for and not there.
+    """
+    there = torch.cuda.is_available()
+    if on_ray:
+        start_ray()
+        import ray
+
+        there = ray.cluster_resources().get("GPU", 0) > 0
+    if name == "cuda" and not there:
+        raise ValueError("device cuda is not available here: use --device auto")
+    return "cuda" if there and name != "cpu" else "cpu"
+
+
+def work_through(
+    worker: type[Callable[[Row], Row]],
+    job: Any,
+    rows: Sequence[Row],
+    workers: int,
+    device: str,
+    cpus: int = 1,
+) -> Iterator[Mapping[str, Any]]:
+    """Has a pool of actors work through rows; what they make of them, in any order.
+
+    Args:
+        worker: built once an actor, from the job; what it refuses stands under "refused".
+        job: it travels to the actors.
+        rows: what is to do.
+        workers: actors.
+        device: `cuda` gives each a GPU.
+        cpus: of each actor.
+
+    Raises:
+        ValueError: the cluster is too small, or a worker met bad input.
+        RuntimeError: a worker failed.
+    """
+    import ray
+    from ray.data import ActorPoolStrategy, DataContext
+
+    gpus = 1 if device == "cuda" else 0
+    fit_pool(workers, gpus, ray.cluster_resources(), cpus)
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    DataContext.get_current().enable_progress_bars = False
+    data = ray.data.from_items(list(rows), override_num_blocks=min(len(rows), MAX_BLOCKS)).map(
+        worker,
+        fn_constructor_args=(job,),
+        compute=ActorPoolStrategy(size=workers),
+        num_cpus=cpus,
+        num_gpus=gpus,
+    )
+    try:
+        for row in data.iter_rows():
+            if row["refused"]:
+                raise ValueError(row["refused"])
+            yield row
+    except ray.exceptions.RayError as error:
+        raise RuntimeError(last_line(error)) from error
+
+
+def fit_pool(workers: int, gpus: int, total: Mapping[str, float], cpus: int = 1) -> None:
+    """Refuses a pool that the cluster cannot hold beside Ray Data's own core: it would wait."""
+    there, gpus_there = int(total.get("CPU", 0)), int(total.get("GPU", 0))
+    if workers * cpus + 1 > there:
+        most = (there - 1) // cpus
+        fitting = f"use at most --workers {most}" if most > 0 else "work in this process"
+        raise ValueError(
+            f"{workers} workers need {workers * cpus + 1} CPUs, one of them for Ray Data; the "
+            f"cluster has {there}: {fitting}"
+        )
+    if gpus * workers > gpus_there:
+        raise ValueError(
+            f"{workers} workers need a GPU each, the cluster has {gpus_there}: use fewer workers"
+        )
