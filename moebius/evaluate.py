@@ -41,6 +41,7 @@ from moebius.scoring import (
     resolve_protocol,
     write_scores,
 )
+from moebius.storage import kept_folder
 from moebius.train import quiet
 
 # --- what others call -----------------------------------------------------------------------
@@ -200,7 +201,7 @@ class Options:
     workers: int = 0
     """Ray workers, one CPU (and GPU) each; 0 works in this process."""
     out: Path | None = None
-    """Folder to write to; by default runs/evaluate/<protocol>."""
+    """Folder to write to; by default evaluate/<protocol> in $MOEBIUS_STORAGE, or in runs."""
 
 
 def make_scoring(options: Options) -> Scoring:
@@ -260,7 +261,7 @@ def main(options: Options) -> None:
         draw_features(options, console)
         return
     scoring, method = make_scoring(options), make_method(options)
-    out = options.out or default_out(options)
+    out = kept_folder(options.out, default_name(options))
     with bars(console) as begin:
         if method is None:
             protocol = resolve_protocol(scoring)
@@ -285,7 +286,7 @@ def draw_features(options: Options, console: Console) -> None:
     student = load_denoiser(options.features[0], options.arch)
     teacher = load_denoiser(options.features[1], TEACHER)
     codec = load_codec(options.codec or "builtin")
-    out = options.out or Path("runs") / "evaluate" / "features"
+    out = kept_folder(options.out, "evaluate/features")
     out.mkdir(parents=True, exist_ok=True)
     images, masks = builtin_pairs(codec.factor * student.architecture.latent_size)
     alike = features_figure(student, teacher, codec, images, masks, out / "features.png")
@@ -296,10 +297,10 @@ def draw_features(options: Options, console: Console) -> None:
     console.print(f"figure in {out / 'features.png'}")
 
 
-def default_out(options: Options) -> Path:
-    """runs/evaluate/<protocol>; a part of a benchmark lies beside the whole."""
+def default_name(options: Options) -> str:
+    """evaluate/<protocol>; a part of a benchmark lies beside the whole."""
     part = "" if options.limit is None else f"-first{options.limit}"
-    return Path("runs") / "evaluate" / f"{Path(options.protocol).stem}{part}"
+    return f"evaluate/{Path(options.protocol).stem}{part}"
 
 
 def list_protocols() -> Table:

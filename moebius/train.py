@@ -26,6 +26,7 @@ from moebius.models.architectures import resolve
 from moebius.models.complexity import measure_complexity
 from moebius.models.denoiser import build
 from moebius.recipes import read_recipe, teacher_folder, teacher_recipe
+from moebius.storage import kept_folder
 
 # --- on Ray ---------------------------------------------------------------------------------
 
@@ -178,7 +179,7 @@ class Options:
     perceptual: str | None = None
     """E-LatentLPIPS weights file, or `random` (made-up, for demos)."""
     out: Path | None = None
-    """Folder of the run; by default runs/<recipe>-<arch>."""
+    """Folder of the run; by default <recipe>-<arch> in $MOEBIUS_STORAGE, or in runs."""
     workers: int = 1
     """Ray Train workers."""
     cpus_per_worker: float | None = None
@@ -203,7 +204,7 @@ def resolve_options(options: Options) -> tuple[Recipe, Path]:
     given = [f"{key}={json.dumps(value)}" for key, value in named.items() if value is not None]
     recipe = read_recipe(options.recipe, [*given, *options.overrides])
     arch = resolve(recipe.arch, **recipe.model).name
-    return recipe, options.out or Path("runs") / f"{Path(options.recipe).stem}-{arch}"
+    return recipe, kept_folder(options.out, f"{Path(options.recipe).stem}-{arch}")
 
 
 def missing_inputs(recipe: Recipe) -> list[str]:

@@ -15,6 +15,7 @@ from moebius.evaluation.published import differences
 from moebius.planning import plan, planner
 from moebius.planning.machines import load_machine
 from moebius.scoring import resolve_protocol
+from moebius.storage import kept_folder
 from moebius.sweeps.report import PIPE_WIDTH, Report, print_rows, setting, write_best, write_tables
 from moebius.sweeps.running import (
     Run,
@@ -64,7 +65,7 @@ class Options:
     overrides: tyro.conf.Positional[tuple[str, ...]] = ()
     """Dotted keys of the file, such as recipe.data.source=photos.jsonl or max_concurrent=2."""
     out: Path | None = None
-    """Folder of the sweep; by default runs/<its name>."""
+    """Folder of the sweep; by default <its name> in $MOEBIUS_STORAGE, or in runs."""
     in_process: bool = False
     """Run trial after trial in this process, in plain PyTorch, where there is no Ray."""
     dry_run: bool = False
@@ -77,7 +78,7 @@ def main(options: Options) -> None:
     """Plans, checks, runs what is unfinished, promotes the best, reports."""
     console = Console(stderr=True)
     sweep = read_sweep(options.sweep, options.overrides)
-    out = options.out or Path("runs") / sweep.name
+    out = kept_folder(options.out, sweep.name)
     check_objective(sweep, measured(sweep.score))
     missing = missing_images(sweep.score)
     if sweep.model is not None:
@@ -139,7 +140,7 @@ def main(options: Options) -> None:
         report.take(score_trials(sweep.score, trials, out, workers))
         report.write(trials, errors)
     report.print(trials, errors)
-    console.print(f"best: {winner.label}; model, table and pictures in {out}")
+    console.print(f"best: {winner.label}; model, table and pictures in {out}", soft_wrap=True)
 
 
 def missing_keys(recipes: Sequence[Recipe]) -> list[str]:

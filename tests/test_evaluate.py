@@ -14,7 +14,7 @@ from moebius.config import Scoring
 from moebius.evaluate import (
     Options,
     RayWorker,
-    default_out,
+    default_name,
     evaluate,
     fit_pool,
     main,
@@ -195,7 +195,7 @@ def test_the_command_line_becomes_a_scoring_and_a_method():
     assert method.codec == "hustvl/PixelHacker/vae"
     assert (scoring.protocol, scoring.metrics, scoring.limit) == ("ffhq_256", ["psnr"], 7)
     assert scoring.guidance == 0
-    assert default_out(options) == Path("runs/evaluate/ffhq_256-first7")
+    assert default_name(options) == "evaluate/ffhq_256-first7"
     assert make_method(Options()) is None
     with pytest.raises(ValueError, match="command line: limit"):
         make_scoring(Options(limit=0))

@@ -21,9 +21,17 @@ INNER = (
     "deploy",
     "evaluation",
 )
-HELPERS = {"assembly", "console", "planning", "recipes", "scoring"}  # what doors share
+HELPERS = {
+    "assembly",
+    "cluster",
+    "console",
+    "planning",
+    "recipes",
+    "scoring",
+    "storage",
+}  # what doors share
 ONLY_IN = {
-    "ray": {"app", "encode", "evaluate", "serving", "sweeps", "train", "tune"},
+    "ray": {"app", "cluster", "encode", "evaluate", "serving", "sweeps", "train", "tune"},
     "gradio": {"app"},
 }
 MODULES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")
