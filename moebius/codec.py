@@ -18,7 +18,6 @@ from typing import cast
 import numpy as np
 import torch
 import tyro
-from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from PIL import Image
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
@@ -26,7 +25,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from moebius.data.photographs import builtin_paths
 from moebius.distill.optimizer import Muon
 from moebius.evaluation.metrics import psnr
-from moebius.models.codec import LatentCodec, load_codec
+from moebius.models.codec import AutoencoderKL, LatentCodec, load_codec
 
 CROPS = ((64, 8), (96, 4), (128, 2))  # (side in pixels, crops a step): about equal work
 WEIGHTS = "diffusion_pytorch_model.safetensors"

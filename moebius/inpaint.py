@@ -25,6 +25,7 @@ from moebius.inference.pipeline import InpaintPipeline
 from moebius.inference.strategies import Strategy
 
 PROGRAM = "python -m moebius.inpaint"
+SEEDS = range(-(2**63), 2**64)  # what torch takes
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -162,6 +163,8 @@ def pick_device(name: str) -> torch.device:
 def _check(options: Options) -> None:
     if not 1 <= options.steps <= 1000:
         raise ValueError(f"--steps is {options.steps}: use 1 to 1000")
+    if not SEEDS.start <= options.seed < SEEDS.stop - options.num_images:
+        raise ValueError(f"--seed is {options.seed}: use one from -2^63 to 2^64 - --num-images")
     if options.num_images < 1:
         raise ValueError(f"--num-images is {options.num_images}: use at least 1")
     if (options.mask is None) == (not options.box):

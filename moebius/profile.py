@@ -7,7 +7,9 @@ import resource
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -23,6 +25,7 @@ from moebius.models.denoiser import build, category_ids
 
 Format = Literal["table", "json", "csv", "markdown"]
 REPEATS = 3
+LEAST_LATENT = 4
 TITLES = {
     "experiments": "Exp.",
     "arch": "Arch.",
@@ -69,7 +72,10 @@ def profile_row(counted: Complexity) -> dict[str, Any]:
 
 
 def measure_latency(arch: str | Architecture, latent_size: int | None) -> dict[str, float]:
-    """Median ms of a step and peak memory in GiB (of the process on a CPU), batch 1."""
+    """Median ms of a step and peak memory in GiB (of the process on a CPU), batch 1.
+
+    Where the peak cannot be reset, in processes not on Linux, it is the highest so far.
+    """
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     model = build(arch).eval().to(device)
     size = latent_size or model.architecture.latent_size
@@ -78,6 +84,9 @@ def measure_latency(arch: str | Architecture, latent_size: int | None) -> dict[s
     times = []
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats()
+    else:
+        with suppress(OSError):  # Linux alone can forget a process's peak
+            Path("/proc/self/clear_refs").write_text("5")
     with torch.inference_mode():
         for _ in range(REPEATS + 1):
             start = time.perf_counter()
@@ -148,6 +157,8 @@ def render(rows: Sequence[dict[str, Any]], format: Format) -> str:
 
 def main(options: Options) -> None:
     """Counts, measures where asked, prints."""
+    if options.latent_size is not None and options.latent_size < LEAST_LATENT:
+        raise ValueError(f"--latent-size is {options.latent_size}: use at least {LEAST_LATENT}")
     names = [n for name in options.arch for n in (NAMES if name == "all" else (name,))]
     counted = [measure_complexity(name, options.latent_size) for name in names]
     if options.against is not None:

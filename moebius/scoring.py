@@ -254,11 +254,11 @@ def method_settings(
 
 
 def open_folder(folder: Path, settings: dict[str, Any]) -> None:
-    """Makes a method's folder, or checks that what it holds was made alike."""
-    if (folder / SETTINGS).is_file():
-        check_settings(folder / SETTINGS, settings)
+    """Makes a method's folder, or checks that what it holds, if anything, was made alike."""
     for name in ("results", "shards"):
         (folder / name).mkdir(parents=True, exist_ok=True)
+    if (folder / SETTINGS).is_file() and any((folder / "results").iterdir()):
+        check_settings(folder / SETTINGS, settings)
     write_text(folder / SETTINGS, json.dumps(settings, indent=1))
 
 

@@ -168,6 +168,7 @@ def test_the_suffix_chooses_the_format(command, suffix, file_format):
         ({"steps": 0}, "--steps is 0"),
         ({"steps": 1001}, "--steps is 1001"),
         ({"num_images": 0}, "--num-images is 0"),
+        ({"seed": 2**64 - 1}, "--seed is 18446744073709551615"),
         ({"mask": None}, "Give a mask, or --box"),
         ({"box": "1,2,3,4"}, "Give a mask, or --box"),
         ({"mask": None, "box": "1,2,3"}, "--box 1,2,3: give four integers"),

@@ -21,6 +21,7 @@ INNER = (
     "deploy",
     "evaluation",
 )
+HEAVY = {"models", "pipelines", "training_utils"}  # parts of diffusers that may import torchvision
 HELPERS = {
     "assembly",
     "cluster",
@@ -103,6 +104,21 @@ def test_a_module_imports_only_what_lies_above_it(path: Path):
 )
 def test_the_rule_itself(file: str, source: str, count: int):
     assert len(violations(source, PACKAGE / file)) == count
+
+
+def mended_first(path: Path) -> bool:
+    """Whether torchvision is mended before a file's imports load diffusers, which may import it."""
+    if path.parent == PACKAGE:  # ruff sorts diffusers before anything of ours
+        return False
+    top = PACKAGE / path.relative_to(PACKAGE).parts[0] / "__init__.py"
+    return top.exists() and "import moebius.torchvision_schemas" in top.read_text()
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_torchvision_is_mended_before_diffusers_is_imported(path: Path):
+    names = [name for name, _ in imports(ast.parse(path.read_text()), "moebius")]
+    heavy = [n for n in names if n.split(".")[:2] in (["diffusers", x] for x in HEAVY)]
+    assert not heavy or mended_first(path), heavy
 
 
 def run(code: str) -> None:

@@ -8,6 +8,7 @@ import runpy
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import tyro
 
@@ -132,6 +133,19 @@ def test_latency_is_measured(tiny: Path, capsys):
     (row,) = json.loads(printed(capsys, "--arch", str(tiny), "--latency", "--format", "json"))
     assert list(row) == [*KEYS, "ms_per_step", "peak_gib"]
     assert row["ms_per_step"] > 0 and row["peak_gib"] > 0
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="a peak that can be reset")
+def test_a_peak_is_the_architectures_own(tiny: Path, capsys):
+    np.ones(2**26)  # half a GiB, gone again
+    (row,) = json.loads(printed(capsys, "--arch", str(tiny), "--latency", "--format", "json"))
+    own = int(re.search(r"VmRSS:\s+(\d+) kB", Path("/proc/self/status").read_text())[1])
+    assert row["peak_gib"] < own / 2**20 + 0.25
+
+
+def test_a_latent_of_no_size_is_refused(tiny: Path):
+    with pytest.raises(ValueError, match="--latent-size is 3: use at least 4"):
+        main(Options(arch=(str(tiny),), latent_size=3))
 
 
 def test_an_unknown_architecture_is_one_line_and_code_2(capsys, monkeypatch: pytest.MonkeyPatch):

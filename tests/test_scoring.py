@@ -182,6 +182,9 @@ def test_a_result_that_was_tampered_with_is_not_scored(benchmark, folder):
 
 
 def test_another_setting_in_a_methods_folder_is_refused(folder):
+    open_folder(folder, {"a": 0})  # nothing was made yet
+    open_folder(folder, {"a": 1})
+    (folder / "results" / "x.png").touch()
     open_folder(folder, {"a": 1})
     with pytest.raises(ValueError, match=r"mean was made with other settings \(a\); .* --name"):
         open_folder(folder, {"a": 2})

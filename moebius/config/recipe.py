@@ -99,6 +99,12 @@ class Distill(Strict):
     teacher_tap: str | None = None
     """Its counterpart; `None` is the decoder's feature at the same scale, else the same name."""
 
+    @model_validator(mode="after")
+    def _each_once(self) -> "Distill":
+        if len(set(self.losses)) < len(self.losses):
+            raise ValueError(f"losses: name each once, not {', '.join(self.losses)}")
+        return self
+
 
 class Optimizer(Strict):
     """Muon or AdamW, schedule, clipping and averaging."""

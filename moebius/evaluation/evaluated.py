@@ -40,10 +40,11 @@ class EvaluatedFolder:
 
     @cached_property
     def methods(self) -> list[str]:
-        """Folders with results, by name."""
+        """Folders with results, by name; one that was refused before its first has none."""
         if not self.path.is_dir():
             raise ValueError(f"no folder at {self.path}")
-        return sorted(f.parent.name for f in self.path.glob("*/results") if f.is_dir())
+        folders = [folder for folder in self.path.glob("*/results") if folder.is_dir()]
+        return sorted(folder.parent.name for folder in folders if any(folder.iterdir()))
 
     def choose_methods(self, names: Sequence[str] | None = None) -> list[str]:
         """These methods, in this order; all where none are named.

@@ -35,6 +35,7 @@ from moebius.inference.strategies import Strategy, plan_windows
 from moebius.models.codec import LatentCodec, load_codec
 from moebius.models.denoiser import Denoiser
 from moebius.models.schedule import NOISE_OFFSET
+from moebius.models.whole import load_whole
 
 logger = logging.getLogger(__name__)
 
@@ -45,6 +46,8 @@ LATENT_MULTIPLE = 4
 """Latent sides that the denoiser accepts: its two downsamplings halve them evenly."""
 
 GPU_BATCH = 8
+
+CODEC_OPTIONS = ("use_safetensors", "low_cpu_mem_usage", "torch_dtype")
 
 
 class InpaintPipeline(DiffusionPipeline):
@@ -130,6 +133,11 @@ class InpaintPipeline(DiffusionPipeline):
         if codec is not None:
             kwargs["vae"] = load_codec(codec, dtype=kwargs.get("torch_dtype")).vae
         with readable(name):
+            if "vae" not in kwargs:
+                own = {key: kwargs.get(key) for key in CODEC_OPTIONS}
+                kwargs["vae"] = load_whole(
+                    AutoencoderKL.from_pretrained, Path(found.place) / "vae", variant=variant, **own
+                )
             return super().from_pretrained(found.place, variant=variant, **kwargs)
 
     def save_pretrained(self, save_directory: str | PathLike[str], **kwargs: Any) -> None:

@@ -1,6 +1,7 @@
 """Guided sampling of latents, from pure noise or from a noised picture (protocols, section 3)."""
 
 import inspect
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -86,12 +87,14 @@ def sample_latents(
         (B, 4, h, w) scaled latents.
 
     Raises:
-        ValueError: if the denoiser is in training mode, generators do not match the batch, or
-            no step is left to run.
+        ValueError: if the denoiser is in training mode, generators do not match the batch, the
+            guidance scale is not finite, or no step is left to run.
     """
     if denoiser.training:
         # BatchNorm would mix the images of a batch and move its statistics.
         raise ValueError("the denoiser is in training mode: call its eval() before sampling")
+    if not math.isfinite(guidance_scale):
+        raise ValueError(f"guidance_scale is {guidance_scale}: give a finite number, 1 for none")
     steps = executed_steps(num_inference_steps, strength)
     device, dtype = masked_latents.device, masked_latents.dtype
     scheduler.set_timesteps(num_inference_steps, device=device)

@@ -9,6 +9,8 @@ import torch
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from torch import Tensor, nn
 
+from moebius.models.whole import load_whole
+
 PIXELS_A_PASS = 8 * 512 * 512
 """Of a batch that the encoder takes at once."""
 BUILTIN_FOLDER = Path(__file__).parent.parent / "assets" / "codec"
@@ -96,7 +98,7 @@ def load_codec(
     device: torch.device | str | None = None,
     dtype: torch.dtype | None = None,
 ) -> LatentCodec:
-    """Load a codec by name.
+    """Load a codec by name, strictly.
 
     Args:
         source: `builtin`; a folder in diffusers' layout, or with a `vae` folder of that layout
@@ -110,8 +112,12 @@ def load_codec(
     place, subfolder = locate(source)
     try:
         # Weights in .bin are read by diffusers with weights_only, so no code runs from them.
-        vae = AutoencoderKL.from_pretrained(
-            place, subfolder=subfolder, torch_dtype=dtype or torch.float32, low_cpu_mem_usage=False
+        vae = load_whole(
+            AutoencoderKL.from_pretrained,
+            place,
+            subfolder=subfolder,
+            torch_dtype=dtype or torch.float32,
+            low_cpu_mem_usage=False,
         )
     except (OSError, ValueError, RuntimeError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

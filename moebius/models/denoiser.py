@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from moebius.config import Architecture, parse
 from moebius.models.architectures import resolve
 from moebius.models.unet import DownStage, UNet
+from moebius.models.whole import load_whole
 
 if TYPE_CHECKING:
     from moebius.models.optimized import OptimizedDenoiser
@@ -137,10 +138,10 @@ class Denoiser(ModelMixin, ConfigMixin):
 
     @classmethod
     def from_pretrained(cls, folder: str | Path, **options: Any) -> "Denoiser":
-        """Loads `config.json` and safetensors weights from a folder or the Hub."""
+        """Loads `config.json` and safetensors weights from a folder or the Hub, strictly."""
         options.setdefault("low_cpu_mem_usage", False)
         options.setdefault("use_safetensors", True)
-        return super().from_pretrained(folder, **options)
+        return load_whole(super().from_pretrained, folder, **options)
 
 
 def build(arch: str | Path | Mapping[str, Any] | Architecture, **overrides: Any) -> Denoiser:

@@ -45,7 +45,7 @@ def load_denoiser(
 def _load_folder(folder: Path) -> Denoiser:
     try:
         return Denoiser.from_pretrained(folder)
-    except (OSError, TypeError, RuntimeError, SafetensorError) as error:
+    except (OSError, TypeError, RuntimeError, ValueError, SafetensorError) as error:
         reason = str(error).splitlines()[0]
         raise ValueError(f"model folder {folder} cannot be loaded: {reason}") from None
 

@@ -1,5 +1,6 @@
 """Released checkpoints: `embedding_layer.weight` and `diff_model.*`, read and written."""
 
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -7,6 +8,8 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+
+logger = logging.getLogger(__name__)
 
 LCG_KEY = "embedding_layer.weight"
 UNET_PREFIX = "diff_model."
@@ -26,7 +29,9 @@ def load_released(model: nn.Module, source: str | Path | Mapping[str, Tensor]) -
     name = "state dict" if isinstance(source, Mapping) else str(source)
     state = dict(source) if isinstance(source, Mapping) else read_tensors(source)
     renamed = {_internal(key): value for key, value in state.items()}
-    renamed.setdefault("lcg.weight", model.get_parameter("lcg.weight").detach())
+    if "lcg.weight" not in renamed:
+        logger.warning("%s holds no LCG table: the model keeps its own", name)
+        renamed["lcg.weight"] = model.get_parameter("lcg.weight").detach()
     load_checked(model, renamed, name)
     return model
 

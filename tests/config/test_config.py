@@ -84,6 +84,7 @@ def test_all_problems_stand_in_one_line():
         ),
         (Recipe, {**RECIPE, "distill": {"losses": []}}, "distill.losses"),
         (Recipe, {**RECIPE, "distill": {"losses": ["tasks"]}}, "distill.losses.0"),
+        (Recipe, {**RECIPE, "distill": {"losses": ["task", "task"]}}, "losses: name each once"),
         (Recipe, {**RECIPE, "optimizer": {"lr": float("inf")}}, "optimizer.lr"),
         (Recipe, {**RECIPE, "optimizer": {"ema": float("nan")}}, "optimizer.ema"),
         (Recipe, {**RECIPE, "plugins": [".mine"]}, "plugins.0"),

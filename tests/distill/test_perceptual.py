@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import save_file
 
+from moebius.distill import ELatentLPIPS
 from moebius.distill.augment import apply_affine, draw_augmentations
-from moebius.distill.perceptual import ELatentLPIPS
 
 SHAPES = Path(__file__).parents[1] / "data" / "elatentlpips_checkpoint_shapes.json"
 # VGG16's `features` with batch normalisation: the numbers of its convolutions; pools and taps.

@@ -20,6 +20,7 @@ def folder(tmp_path: Path) -> Path:
 
 def test_what_it_holds(folder: Path):
     source = EvaluatedFolder(folder)
+    (folder / "refused" / "results").mkdir(parents=True)
     assert source.ids == IDS
     assert source.methods == ["one", "two"]
     assert source.choose_methods() == ["one", "two"]

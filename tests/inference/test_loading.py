@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 from diffusers import AutoencoderKL
+from safetensors.torch import load_file, save_file
 
 from moebius.inference import loading
 from moebius.inference.pipeline import InpaintPipeline
@@ -164,6 +165,17 @@ def test_truncated_weights_are_one_clear_error(pipeline, tmp_path):
     with pytest.raises(ValueError, match=f"^{tmp_path} is not a model") as caught:
         load(tmp_path)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("part", ["denoiser", "vae"])
+def test_weights_are_complete_or_refused(pipeline, tmp_path, part):
+    pipeline.save_pretrained(tmp_path)
+    weights = tmp_path / part / "diffusion_pytorch_model.safetensors"
+    state = load_file(weights)
+    state["other"] = state.pop(min(state))
+    save_file(state, weights, {"format": "pt"})
+    with pytest.raises(ValueError, match=f"{part} are not its .*: 1 missing, .*; 1 unexpected, "):
+        load(tmp_path)
 
 
 def test_pickled_weights_are_not_read(pipeline, tmp_path):

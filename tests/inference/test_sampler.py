@@ -1,3 +1,4 @@
+import math
 from types import SimpleNamespace
 
 import pytest
@@ -161,6 +162,15 @@ def test_bad_calls_are_refused():
     masked, mask = torch.zeros(2, 4, 8, 8), torch.ones(2, 1, 8, 8)
     with pytest.raises(ValueError, match="1 generators for 2 images"):
         sample_latents(denoiser, masked, mask, build_scheduler(), generators=generators(0))
+    with pytest.raises(ValueError, match="guidance_scale is nan"):
+        sample_latents(
+            denoiser,
+            masked,
+            mask,
+            build_scheduler(),
+            generators=generators(0, 1),
+            guidance_scale=math.nan,
+        )
     with pytest.raises(ValueError, match=r"eval\(\)"):
         sample_latents(
             denoiser.train(), masked, mask, build_scheduler(), generators=generators(0, 1)

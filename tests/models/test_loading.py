@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from huggingface_hub.errors import LocalEntryNotFoundError
+from safetensors.torch import load_file, save_file
 
 import moebius
 from moebius.models import loading
@@ -109,10 +110,27 @@ def damage(folder: Path, how: str) -> None:
         data = json.loads(config.read_text())
         data["stages"][0]["width"] = 64
         config.write_text(json.dumps(data))
+    elif how == "other operator":
+        data = json.loads(config.read_text())
+        data["stages"][0]["ffn"] = "mix_ffn"
+        config.write_text(json.dumps(data))
+    elif how == "one weight less":
+        state = load_file(weights)
+        state.popitem()
+        save_file(state, weights, {"format": "pt"})
 
 
 @pytest.mark.parametrize(
-    "how", ["cut weights", "no weights", "cut config", "no stages", "other widths"]
+    "how",
+    [
+        "cut weights",
+        "no weights",
+        "cut config",
+        "no stages",
+        "other widths",
+        "other operator",
+        "one weight less",
+    ],
 )
 def test_a_damaged_folder_is_named_in_one_line(model, tmp_path: Path, how: str):
     model.save_pretrained(tmp_path)
