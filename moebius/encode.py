@@ -234,6 +234,7 @@ def main(options: Options) -> None:
         f"{index.encoding.draws:,} draws in {len(index.shards):,} shards, "
         f"{bytes_text(sum(shard.bytes for shard in index.shards))}; train with --latents {out}",
         highlight=False,
+        soft_wrap=True,
     )
 
 

@@ -16,7 +16,6 @@ from moebius.evaluate import (
     RayWorker,
     default_name,
     evaluate,
-    fit_pool,
     main,
     make_method,
     make_scoring,
@@ -157,17 +156,6 @@ def test_a_worker_passes_on_what_it_refuses(tmp_path):
     good, bad = (worker(shard.row()) for shard in make_shards(benchmark, folder, 1, {}))
     assert good == {"count": 1, "refused": ""}
     assert bad["count"] == 0 and "cannot read" in bad["refused"]
-
-
-def test_a_pool_that_does_not_fit_is_refused_before_it_waits():
-    fit_pool(3, 0, {"CPU": 4.0})
-    fit_pool(2, 1, {"CPU": 4.0, "GPU": 2.0})
-    with pytest.raises(ValueError, match=r"4 workers need 5 CPUs.*use at most --workers 3"):
-        fit_pool(4, 0, {"CPU": 4.0})
-    with pytest.raises(ValueError, match="use --workers 0"):
-        fit_pool(1, 0, {"CPU": 1.0})
-    with pytest.raises(ValueError, match="a GPU each, the cluster has 1"):
-        fit_pool(2, 1, {"CPU": 4.0, "GPU": 1.0})
 
 
 @pytest.mark.parametrize(

@@ -3,35 +3,15 @@
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
-from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
-from PIL import Image
+from made_latents import SPEC, make_codec, make_samples
 from torch.utils.data import DataLoader
 
 from moebius.data import latents
 from moebius.data.latents import CachedLatents, Numbers, cache_latents, encode_pixels
-from moebius.data.manifest import read_records
-from moebius.data.samples import InpaintingSamples, SampleSpec
+from moebius.data.samples import InpaintingSamples
 from moebius.models.codec import LatentCodec
-
-SPEC = SampleSpec(size=32, seed=3)
-
-
-def make_codec(seed: int = 0, name: str = "tiny", **config: float) -> LatentCodec:
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        vae = AutoencoderKL(
-            block_out_channels=(4, 4, 4, 4),
-            down_block_types=("DownEncoderBlock2D",) * 4,
-            up_block_types=("UpDecoderBlock2D",) * 4,
-            layers_per_block=1,
-            norm_num_groups=4,
-            mid_block_add_attention=False,
-            **config,
-        )
-    return LatentCodec(vae, name)
 
 
 @pytest.fixture(scope="module")
@@ -41,11 +21,7 @@ def codec() -> LatentCodec:
 
 @pytest.fixture
 def samples(tmp_path: Path) -> InpaintingSamples:
-    rng = np.random.default_rng(0)
-    for n in range(4):
-        pixels = rng.integers(0, 256, (40, 60, 3), np.uint8)
-        Image.fromarray(pixels).save(tmp_path / f"{n}.png")
-    return InpaintingSamples(read_records(tmp_path), SPEC)
+    return make_samples(tmp_path)
 
 
 def files(folder: Path) -> set[str]:

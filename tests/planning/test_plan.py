@@ -86,6 +86,18 @@ def test_teachers_and_latents_are_planned_once_and_before_the_trials(tiny_recipe
     assert "teacher" in planned.trials[0].cost.flops and "encoder" not in teacher.cost.flops
 
 
+def test_stored_latents_run_no_encoder_and_are_counted_as_there(tiny_recipe: dict[str, Any]):
+    online, stored = tiny(tiny_recipe), tiny(tiny_recipe, **{"data.latents": "s3://bucket/set"})
+    planned = plan([("online", online), ("stored", stored)], SLOW)
+    assert [run.label for run in planned.runs] == ["online", "stored"]
+    a, b = planned.runs
+    assert "encoder" not in b.cost.flops
+    assert a.cost.total - b.cost.total == pytest.approx(a.cost.flops["encoder"])
+    assert a.seconds > b.seconds
+    assert any("Latents of data.latents are counted as there" in note for note in planned.notes)
+    assert not any("data.latents are" in note for note in plan([("online", online)], SLOW).notes)
+
+
 def test_a_promotion_goes_on_and_counts_the_sweeps_own_teacher(tiny_recipe: dict[str, Any]):
     trial = tiny(tiny_recipe, **{"distill.losses": ["fine", "task"]})
     path = str(Path("/nowhere") / teacher_folder(trial, Path()).name / "model")

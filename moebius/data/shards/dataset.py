@@ -97,7 +97,7 @@ class StoredLatents(Dataset[LatentSample]):
         if self._files.copies and group != self._ahead:
             self._ahead = group
             shards = self.order.following(*group)
-            threading.Thread(target=self._fetch, args=(shards,), daemon=True).start()
+            threading.Thread(None, self._fetch, "ahead", (shards,), daemon=True).start()
 
     def _fetch(self, shards: list[int]) -> None:
         # What is wrong with a shard is said by whoever reads it.

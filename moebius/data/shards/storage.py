@@ -114,6 +114,8 @@ class ObjectStorage:
             ) from None
         try:
             self._files, self._root = fs.FileSystem.from_uri(place)
+            if not self._root:
+                raise ValueError("it names no bucket")
         except (OSError, ValueError) as error:
             raise ValueError(f"{place} cannot be reached: {_first_line(error)}") from None
         self._selector = fs.FileSelector(self._root, allow_not_found=True)
