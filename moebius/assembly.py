@@ -4,6 +4,7 @@ It runs in whatever process it is called in, alone or as one worker of a group; 
 """
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from moebius.data.sample_spec import sample_spec
 from moebius.data.samples import InpaintingSamples, fixed_pairs
 from moebius.distill.perceptual import ELatentLPIPS
 from moebius.distill.run_folder import RunFolder
-from moebius.distill.trainer import Metrics, Trainer
+from moebius.distill.trainer import Metrics, Trainer, usable_workers
 from moebius.distill.world import World
 from moebius.evaluation.validation import Validation, to_levels
 from moebius.inference.pipeline import InpaintPipeline
@@ -37,7 +38,8 @@ def train_run(
 ) -> dict[str, Any]:
     """Trains by a recipe in this process (one of the world's workers) and returns its result.
 
-    A finished run returns its stored result at once; an unfinished one resumes.
+    A finished run returns its stored result at once; an unfinished one resumes. Where the global
+    batch does not divide among all workers, the last ones are spare and return at once, with none.
 
     Args:
         recipe: the run, complete.
@@ -46,7 +48,10 @@ def train_run(
         report: told the metrics of every log interval.
     """
     load_plugins(recipe.plugins)
-    world, run = World.current(), RunFolder(folder)
+    world = World.current(partial(usable_workers, recipe))
+    if world.spare:
+        return {}
+    run = RunFolder(folder)
     finished = run.read_result(recipe.training.steps)
     if finished is not None:
         return finished
