@@ -4,6 +4,7 @@ It runs in whatever process it is called in, alone or as one worker of a group; 
 """
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from moebius.data.shards.dataset import StoredLatents
 from moebius.data.shards.index import check_fit
 from moebius.distill.perceptual import ELatentLPIPS
 from moebius.distill.run_folder import RunFolder
-from moebius.distill.trainer import Metrics, Trainer
+from moebius.distill.trainer import Metrics, Trainer, usable_workers
 from moebius.distill.world import World
 from moebius.evaluation.validation import Validation, to_levels
 from moebius.inference.pipeline import InpaintPipeline
@@ -39,7 +40,8 @@ def train_run(
 ) -> dict[str, Any]:
     """Trains by a recipe in this process (one of the world's workers) and returns its result.
 
-    A finished run returns its stored result at once; an unfinished one resumes.
+    A finished run returns its stored result at once; an unfinished one resumes. Where the global
+    batch does not divide among all workers, the last ones are spare and return at once, with none.
 
     Args:
         recipe: the run, complete.
@@ -48,7 +50,10 @@ def train_run(
         report: told the metrics of every log interval.
     """
     load_plugins(recipe.plugins)
-    world, run = World.current(), RunFolder(folder)
+    world = World.current(partial(usable_workers, recipe))
+    if world.spare:
+        return {}
+    run = RunFolder(folder)
     finished = run.read_result(recipe.training.steps)
     if finished is not None:
         return finished

@@ -1,4 +1,4 @@
-"""Where runs are kept: `$MOEBIUS_STORAGE`, else `runs` here; never a cluster job's temporary copy."""
+"""Where runs are kept: `$MOEBIUS_STORAGE`, else `runs`; never a job's temporary copy."""
 
 import logging
 import os

@@ -17,6 +17,7 @@ from rich.console import Console
 from rich.table import Table
 
 from moebius.assembly import made_up, train_run
+from moebius.cluster import Workers, check_shared, fit_workers, parse_workers
 from moebius.config import Recipe, parse
 from moebius.console import Tracked, guard, show_progress
 from moebius.distill.memory import estimate_memory
@@ -29,16 +30,6 @@ from moebius.recipes import read_recipe, teacher_folder, teacher_recipe
 from moebius.storage import kept_folder
 
 # --- on Ray ---------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Workers:
-    """How many workers a run takes, and what each of them takes."""
-
-    count: int = 1
-    cpus: float | None = None
-    """`None` shares the cluster's cores among the workers."""
-    gpus: float = 0
 
 
 def launch(
@@ -62,9 +53,12 @@ def launch(
     from ray.train.v2.api.exceptions import TrainingFailedError
 
     workers = fit_workers(workers)
-    batch_arithmetic(recipe, workers.count)
+    for count in {workers.fewest, workers.count}:
+        batch_arithmetic(recipe, count)
+    elastic = workers.fewest < workers.count
     job = {
         "recipe": recipe.model_dump(mode="json", by_alias=True),
+        "elastic": elastic,
         "folder": str(folder.absolute()),
         "shared": str(shared.absolute()),
     }
@@ -72,7 +66,8 @@ def launch(
         ray_worker,
         train_loop_config=job,
         scaling_config=ScalingConfig(
-            num_workers=workers.count,
+            num_workers=(workers.fewest, workers.count) if elastic else workers.count,
+            elastic_resize_monitor_interval_s=workers.look_every,
             use_gpu=workers.gpus > 0,
             resources_per_worker={"CPU": workers.cpus, "GPU": workers.gpus},
         ),
@@ -99,30 +94,14 @@ def ray_worker(job: Mapping[str, Any]) -> None:
 
     recipe = parse_recipe(job["recipe"])
     quiet()
-    train_run(recipe, Path(job["folder"]), Path(job["shared"]), ray.train.report)
+    # A report waits for every worker, and those of an elastic run that are spare make none.
+    reports = {} if job["elastic"] else {"report": ray.train.report}
+    train_run(recipe, Path(job["folder"]), Path(job["shared"]), **reports)
 
 
 def parse_recipe(data: Mapping[str, Any]) -> Recipe:
     """A recipe that travelled to a worker as a mapping."""
     return parse(Recipe, data, "recipe")
-
-
-def fit_workers(workers: Workers) -> Workers:
-    """Workers with their cores filled in, once the cluster is known to hold them.
-
-    Ray waits in silence for what a cluster lacks, so this is asked before anything starts.
-    """
-    import ray
-
-    total = ray.cluster_resources()
-    cpus = workers.cpus or max(1, int(total.get("CPU", 1) // workers.count))
-    for name, each in (("CPU", cpus), ("GPU", workers.gpus)):
-        if each * workers.count > total.get(name, 0):
-            raise ValueError(
-                f"{workers.count} workers with {each:g} {name} each do not fit: the cluster has "
-                f"{total.get(name, 0):g} {name}; use fewer workers or less for each"
-            )
-    return Workers(workers.count, cpus, workers.gpus)
 
 
 def start_ray() -> None:
@@ -180,8 +159,8 @@ class Options:
     """E-LatentLPIPS weights file, or `random` (made-up, for demos)."""
     out: Path | None = None
     """Folder of the run; by default <recipe>-<arch> in $MOEBIUS_STORAGE, or in runs."""
-    workers: int = 1
-    """Ray Train workers."""
+    workers: str = "1"
+    """Ray Train workers: a number, or LEAST:MOST to go on with fewer where nodes are lost."""
     cpus_per_worker: float | None = None
     """Cores of each worker; by default the cluster's, shared out."""
     gpus_per_worker: float = 0
@@ -261,8 +240,9 @@ def main(options: Options) -> None:
     console = Console(stderr=True)
     recipe, folder = resolve_options(options)
     missing = missing_inputs(recipe)
+    least, most = parse_workers(options.workers)
     if options.dry_run:
-        describe(recipe, options.workers, Console())
+        describe(recipe, most, Console())
         if missing:
             console.print(f"still to be named: {'; '.join(missing)}")
         return
@@ -272,9 +252,10 @@ def main(options: Options) -> None:
         console.print("[dim]built-in recipe: tiny widths, built-in photographs, this machine[/]")
     for what in made_up(recipe):
         console.print(f"[yellow]made-up {what}: figures are for demonstration only[/]")
-    workers = Workers(options.workers, options.cpus_per_worker, options.gpus_per_worker)
+    workers = Workers(most, options.cpus_per_worker, options.gpus_per_worker, least)
     start_ray()
     shared = folder.parent
+    check_shared(shared)
     teacher = teacher_recipe(recipe)
     if teacher is not None:
         place = teacher_folder(recipe, shared)

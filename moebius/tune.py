@@ -9,6 +9,7 @@ import tyro
 from rich.console import Console
 
 from moebius.assembly import made_up, train_run
+from moebius.cluster import check_shared
 from moebius.config import Recipe, Sweep
 from moebius.console import guard
 from moebius.evaluation.published import differences
@@ -119,6 +120,7 @@ def main(options: Options) -> None:
     else:
         start_ray()
         concurrent, everyone = preflight(sweep, trials, recipes, out)
+        check_shared(out)
         run, workers = partial(launch, workers=everyone), scoring_workers()
         train_teachers(recipes, out, run)
         errors = run_trials(sweep, trials, out, concurrent, study)

@@ -96,7 +96,7 @@ class Trainer:
         if training.batch_norm == "sync":
             if device.type != "cuda":
                 raise ValueError("training.batch_norm=sync needs GPUs; choose train or frozen")
-            self.student = nn.SyncBatchNorm.convert_sync_batchnorm(self.student)
+            self.student = nn.SyncBatchNorm.convert_sync_batchnorm(self.student, world.group)
         only_coarse = recipe.distill.losses == ["coarse"]
         self.wrapped = world.wrap(
             self.student, unused=only_coarse or recipe.distill.student_tap is not None
@@ -376,6 +376,22 @@ def batch_arithmetic(recipe: Recipe, workers: int) -> tuple[int, int]:
             "change training.micro_batch or the number of workers"
         )
     return micro, share // micro
+
+
+def usable_workers(recipe: Recipe, there: int) -> int:
+    """The most of the workers that are there among whom the global batch divides.
+
+    Raises:
+        ValueError: it does not divide even for one.
+    """
+    for count in range(there, 1, -1):
+        try:
+            batch_arithmetic(recipe, count)
+        except ValueError:
+            continue
+        return count
+    batch_arithmetic(recipe, 1)
+    return 1
 
 
 def _named(losses: StepLosses) -> dict[str, Tensor]:

@@ -1,6 +1,7 @@
 """The workers of a run: one process, or a `torch.distributed` group that Ray Train started."""
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -15,24 +16,40 @@ class World:
     rank: int
     size: int
     device: torch.device
+    group: distributed.ProcessGroup | None = None
+    """Of the first `size` workers; `None` is all of them."""
 
     @classmethod
-    def current(cls) -> "World":
-        """The process group that is initialised, else one process; a CUDA device where it is."""
+    def current(cls, usable: Callable[[int], int] = lambda there: there) -> "World":
+        """The process group that is initialised, else one process; a CUDA device where it is.
+
+        Args:
+            usable: of the workers that are there, how many can share the work. Those beyond, the
+                last ones, are spare.
+        """
         grouped = distributed.is_available() and distributed.is_initialized()
         rank = distributed.get_rank() if grouped else 0
-        size = distributed.get_world_size() if grouped else 1
+        there = distributed.get_world_size() if grouped else 1
+        size = usable(there)
+        # Every worker must take part in making a group, the spare ones too.
+        group = distributed.new_group(list(range(size))) if size < there else None
+        device = torch.device("cpu")
         if torch.cuda.is_available():
             index = int(os.environ.get("LOCAL_RANK", 0)) % torch.cuda.device_count()
-            return cls(rank, size, torch.device("cuda", index))
-        return cls(rank, size, torch.device("cpu"))
+            device = torch.device("cuda", index)
+        return cls(rank, size, device, group)
+
+    @property
+    def spare(self) -> bool:
+        """Whether this worker has no part in the work; it must not wait for the others."""
+        return self.rank >= self.size
 
     def mean(self, tensor: Tensor) -> Tensor:
         """The tensor averaged over the workers."""
         if self.size == 1:
             return tensor
         summed = tensor.clone()
-        distributed.all_reduce(summed)
+        distributed.all_reduce(summed, group=self.group)
         return summed / self.size
 
     def wrap(self, module: nn.Module, unused: bool = False) -> nn.Module:
@@ -40,9 +57,11 @@ class World:
         if self.size == 1:
             return module
         ids = [self.device.index] if self.device.type == "cuda" else None
-        return DistributedDataParallel(module, device_ids=ids, find_unused_parameters=unused)
+        return DistributedDataParallel(
+            module, device_ids=ids, find_unused_parameters=unused, process_group=self.group
+        )
 
     def barrier(self) -> None:
         """Waits for every worker."""
         if self.size > 1:
-            distributed.barrier()
+            distributed.barrier(group=self.group)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from moebius.assembly import train_run
+from moebius.cluster import Workers
 from moebius.config import Recipe, Sweep
 from moebius.console import Tracked, show_progress
 from moebius.distill.run_folder import write_text
@@ -22,7 +23,7 @@ from moebius.sweeps.halving import halving
 from moebius.sweeps.searching import Study, proposals
 from moebius.sweeps.standings import architecture_key
 from moebius.sweeps.trials import Trial, base_recipe, promoted_recipe, warm_start
-from moebius.train import Workers, last_line, launch, parse_recipe, quiet
+from moebius.train import last_line, launch, parse_recipe, quiet
 
 Run = Callable[[Recipe, Path, Path], dict[str, Any]]
 """Trains a recipe in a folder, with what runs share in another, and returns its result."""

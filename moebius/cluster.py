@@ -1,0 +1,145 @@
+"""What a run asks of a cluster, before it starts: workers that fit, storage that all nodes see."""
+
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+from moebius.storage import VARIABLE
+
+ANSWER_S = 120.0
+"""Seconds that a node may take to start a process and answer."""
+
+
+@dataclass(frozen=True)
+class Workers:
+    """How many workers a run takes, and what each of them takes."""
+
+    count: int = 1
+    cpus: float | None = None
+    """`None` shares the cluster's cores among the workers."""
+    gpus: float = 0
+    least: int | None = None
+    """The run goes on with so few where nodes are lost, and grows again; `None` is `count`."""
+    look_every: float = 60
+    """Seconds between looks for nodes to grow on."""
+
+    @property
+    def fewest(self) -> int:
+        """Workers that the run cannot do without."""
+        return self.count if self.least is None else self.least
+
+
+def parse_workers(text: str) -> tuple[int, int]:
+    """`8` as (8, 8), and `8:16` as (8, 16).
+
+    Raises:
+        ValueError: it is neither.
+    """
+    match = re.fullmatch(r"(\d+)(?::(\d+))?", text)
+    least = int(match[1]) if match else 0
+    most = int(match[2] or least) if match else 0
+    if not 1 <= least <= most:
+        raise ValueError(f"workers are a number or least:most, such as 8 or 8:16, got {text!r}")
+    return least, most
+
+
+def fit_workers(workers: Workers) -> Workers:
+    """Workers with their cores filled in, once the cluster is known to hold them.
+
+    Ray waits in silence for what a cluster lacks, so this is asked before anything starts.
+    """
+    import ray
+
+    total = ray.cluster_resources()
+    cpus = workers.cpus or max(1, int(total.get("CPU", 1) // workers.count))
+    for name, each in (("CPU", cpus), ("GPU", workers.gpus)):
+        if each * workers.fewest > total.get(name, 0):
+            raise ValueError(
+                f"{workers.fewest} workers with {each:g} {name} each do not fit: the cluster has "
+                f"{total.get(name, 0):g} {name}; use fewer workers or less for each"
+            )
+    return replace(workers, cpus=cpus)
+
+
+# --- storage ----------------------------------------------------------------------------------
+
+
+def check_shared(folder: Path) -> None:
+    """Makes a folder, and sure that it is one and the same on every node of the cluster.
+
+    Raises:
+        ValueError: naming the nodes where it is not, and why.
+    """
+    import ray
+
+    folder = folder.absolute()
+    folder.mkdir(parents=True, exist_ok=True)
+    nodes = [node for node in ray.nodes() if node["Alive"]]
+    if len(nodes) == 1:
+        return
+    probe = folder / f".seen-{uuid4().hex}"
+    probe.write_text(probe.name)
+    try:
+        asked = [(node, _ask(node, probe)) for node in nodes]
+        heard = [(node, _hear(node, reference, probe)) for node, reference in asked]
+    finally:
+        for left in folder.glob(f"{probe.name}*"):
+            left.unlink()
+    problems = [f"{node['NodeManagerHostname']} {what}" for node, what in heard if what]
+    if problems:
+        raise ValueError(
+            f"{folder} is not shared by all nodes: {'; '.join(problems)}. Mount one storage on "
+            f"every node and name it in --out or {VARIABLE}"
+        )
+
+
+def answer(probe: Path, name: str) -> str | None:
+    """Does on a node what runs do in their folders; returns what is wrong, or `None`.
+
+    Args:
+        probe: file that the driver wrote, its own name in it.
+        name: of the node.
+    """
+    try:
+        if probe.read_text() != probe.name:
+            return "reads something else there"
+        mine = probe.with_name(f"{probe.name}.{name}")
+        partial = mine.with_name(f"{mine.name}.partial")
+        partial.write_text(name[:1])
+        os.replace(partial, mine)
+        with mine.open("a") as file:
+            file.write(name[1:])
+    except FileNotFoundError:
+        return "does not see what the driver wrote there"
+    except OSError as error:
+        return f"cannot replace and append to files there ({error.strerror})"
+    return None
+
+
+def _ask(node: Mapping[str, Any], probe: Path) -> Any:
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    there = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+    task = ray.remote(num_cpus=0, scheduling_strategy=there)(answer)
+    return task.remote(probe, node["NodeID"])
+
+
+def _hear(node: Mapping[str, Any], reference: Any, probe: Path) -> str | None:
+    """What is wrong on a node, also by what the driver sees of its answer."""
+    import ray
+
+    try:
+        problem = ray.get(reference, timeout=ANSWER_S)
+    except ray.exceptions.RayError as error:
+        return f"does not answer ({type(error).__name__})"
+    if problem is not None:
+        return problem
+    written = probe.with_name(f"{probe.name}.{node['NodeID']}")
+    if not written.is_file() or written.read_text() != node["NodeID"]:
+        return "writes what the driver does not see"
+    return None
