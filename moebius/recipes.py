@@ -3,6 +3,7 @@
 import hashlib
 import importlib
 import json
+import os
 from collections.abc import Iterable, Mapping
 from functools import reduce
 from importlib.resources import files
@@ -62,7 +63,7 @@ def with_absolute_paths(data: Mapping[str, Any]) -> dict[str, Any]:
         section, _, name = key.rpartition(".")
         holder = result.get(section) if section else result
         value = holder.get(name) if isinstance(holder, Mapping) else None
-        if isinstance(value, str) and value not in RESERVED and Path(value).exists():
+        if isinstance(value, str) and value not in RESERVED and os.path.exists(value):
             result = set_dotted(result, key, str(Path(value).absolute()))
     return result
 

@@ -5,8 +5,10 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from moebius.config.plain import dotted, strange_parts
+from moebius.config.yaml_text import CHARACTERS, read_yaml
 
 Probability = Annotated[float, Field(ge=0, le=1)]
 Module = Annotated[str, Field(pattern=r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*$")]
@@ -33,11 +35,12 @@ Model = TypeVar("Model", bound=Strict)
 def load_yaml(path: str | Path) -> dict[str, Any]:
     """A YAML file's mapping; one clear ValueError for a missing or malformed file."""
     try:
-        data = yaml.safe_load(Path(path).read_text())
+        with open(path, encoding="utf-8") as file:
+            data = read_yaml(file.read(CHARACTERS + 1))
     except OSError as error:
         raise ValueError(f"cannot read {path}: {error.strerror or error}") from None
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise ValueError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
+    except ValueError as error:
+        raise ValueError(f"{path} is not valid YAML: {error}") from None
     if not isinstance(data, dict):
         raise ValueError(f"{path} must hold a mapping of keys to values")
     return data
@@ -45,11 +48,15 @@ def load_yaml(path: str | Path) -> dict[str, Any]:
 
 def parse(model: type[Model], data: Mapping[str, Any], source: str) -> Model:
     """Validates `data`; all problems stand in one ValueError, each with its key."""
-    try:
-        return model.model_validate(dict(data))
-    except ValidationError as error:
-        problems = "; ".join(_problem(model, item) for item in error.errors())
-        raise ValueError(f"{source}: {problems}") from None
+    if not isinstance(data, Mapping):
+        raise ValueError(f"{source}: a {type(data).__name__} is no mapping of keys to values")
+    problems = list(strange_parts(data))
+    if not problems:
+        try:
+            return model.model_validate(dict(data))
+        except ValidationError as error:
+            problems = [_problem(model, item) for item in error.errors()]
+    raise ValueError(" ".join(f"{source}: {'; '.join(problems)}".split()))
 
 
 def override(data: Mapping[str, Any], assignments: Iterable[str]) -> dict[str, Any]:
@@ -60,8 +67,8 @@ def override(data: Mapping[str, Any], assignments: Iterable[str]) -> dict[str, A
         if not equals or not key:
             raise ValueError(f"override {assignment!r} must read key.subkey=value")
         try:
-            value = yaml.safe_load(text)
-        except (yaml.YAMLError, ValueError, RecursionError):
+            value = read_yaml(text)
+        except ValueError:
             raise ValueError(f"override {assignment!r}: the value is not valid YAML") from None
         result = set_dotted(result, key, value)
     return result
@@ -77,7 +84,7 @@ def set_dotted(data: Mapping[str, Any], key: str, value: Any) -> dict[str, Any]:
 
 
 def _problem(model: type[Strict], item: Any) -> str:
-    where = ".".join(str(part) for part in item["loc"])
+    where = dotted(item["loc"])
     if item["type"] != "extra_forbidden":
         message = item["msg"].removeprefix("Value error, ")
         return f"{where}: {message}" if where else message

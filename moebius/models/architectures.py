@@ -117,13 +117,21 @@ def _from_mapping(described: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _merge_stages(base: Sequence[Mapping[str, Any]], given: Any) -> list[dict[str, Any]]:
-    if not isinstance(given, list) or not all(isinstance(stage, Mapping) for stage in given):
+    if not _are_mappings(given):
         raise ValueError("architecture: stages must be a list of mappings, one a stage")
     return [{**base[min(i, len(base) - 1)], **stage} for i, stage in enumerate(given)]
 
 
-def _set_each(described: dict[str, Any], key: str, field: str, values: Sequence[int]) -> None:
+def _are_mappings(stages: Any) -> bool:
+    return isinstance(stages, list) and all(isinstance(stage, Mapping) for stage in stages)
+
+
+def _set_each(described: dict[str, Any], key: str, field: str, values: Any) -> None:
     stages = described.get("stages", [])
+    if not isinstance(values, list | tuple):
+        raise ValueError(f"architecture: {key} must be a list, one value a stage")
+    if not _are_mappings(stages):
+        raise ValueError("architecture: stages must be a list of mappings, one a stage")
     if len(values) != len(stages):
         raise ValueError(
             f"architecture {described.get('name')!r}: {key} has {len(values)} values "
@@ -132,7 +140,7 @@ def _set_each(described: dict[str, Any], key: str, field: str, values: Sequence[
     described["stages"] = [
         {**stage, field: value} for stage, value in zip(stages, values, strict=True)
     ]
-    if key == "widths" and described.get("middle"):
+    if key == "widths" and values and isinstance(described.get("middle"), Mapping):
         described["middle"] = {**described["middle"], field: values[-1]}
 
 
