@@ -21,7 +21,14 @@ INNER = (
     "deploy",
     "evaluation",
 )
-HELPERS = {"assembly", "console", "planning", "recipes", "scoring"}  # what doors share
+HELPERS = {
+    "assembly",
+    "console",
+    "operations",
+    "planning",
+    "recipes",
+    "scoring",
+}  # what doors share
 ONLY_IN = {
     "ray": {"app", "encode", "evaluate", "serving", "sweeps", "train", "tune"},
     "gradio": {"app"},

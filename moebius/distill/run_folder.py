@@ -1,6 +1,7 @@
 """A run's folder: resolved configuration, environment, metrics, checkpoints.
 
 config.yaml  environment.json  metrics.jsonl  tensorboard/  checkpoints/  samples/  result.json
+model/  error.txt (the last failure)  trackers.json (ids there)  .process.json (who works on it)
 """
 
 import json
@@ -25,6 +26,7 @@ CHANGEABLE = (
     "training.keep_checkpoints",
     "data.workers",
     "validation.every",
+    "trackers",
 )
 PACKAGES = (
     "torch",
