@@ -9,6 +9,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 INSTALLED := $(VENV)/.installed
 RUN := runs/quickstart
+JOBS ?= 2
 COFFEE := from moebius.data.photographs import builtin_paths as p; print(p("validation")[0])
 
 .DEFAULT_GOAL := help
@@ -25,8 +26,8 @@ demo: $(INSTALLED)  ## Run a small sweep, promote the best student, inpaint a ph
 		"$$($(BIN)/python -c '$(COFFEE)')" moebius/assets/demo/coffee_mask.png \
 		-o $(RUN)/inpainted.png --model $(RUN)/model
 
-test: $(INSTALLED)  ## Run the tests; choose some with ARGS='-k masks'
-	$(BIN)/pytest $(ARGS)
+test: $(INSTALLED)  ## Run the tests; choose some with ARGS='-k masks', debug with JOBS=0
+	$(BIN)/pytest -n $(JOBS) --dist loadgroup $(ARGS)
 
 slow: $(INSTALLED)  ## Run the tests that take minutes each
 	$(BIN)/pytest -m slow $(ARGS)

@@ -4,6 +4,7 @@ It runs in whatever process it is called in, alone or as one worker of a group; 
 """
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from moebius.data.sample_spec import sample_spec
 from moebius.data.samples import InpaintingSamples, fixed_pairs
 from moebius.data.shards.dataset import StoredLatents
 from moebius.data.shards.index import check_fit
+from moebius.distill.occupation import occupied
 from moebius.distill.perceptual import ELatentLPIPS
 from moebius.distill.run_folder import RunFolder
 from moebius.distill.trainer import Metrics, Trainer, usable_workers
@@ -60,6 +62,13 @@ def train_run(
     if world.rank == 0:
         run.prepare(recipe)
     world.barrier()
+    with occupied(folder) if world.rank == 0 else nullcontext():
+        return _train(recipe, run, shared, world, report)
+
+
+def _train(
+    recipe: Recipe, run: RunFolder, shared: Path, world: World, report: Report
+) -> dict[str, Any]:
     codec = load_codec(recipe.codec, device=world.device)
     denoiser = make_student(recipe)
     teacher = load_teacher(recipe, shared)

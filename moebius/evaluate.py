@@ -13,6 +13,7 @@ from rich.table import Table
 
 from moebius.config import Polarity, Scoring, parse
 from moebius.console import Begin, bars, guard, silent
+from moebius.distill.occupation import occupied
 from moebius.distill.run_folder import slug, write_text
 from moebius.evaluation.benchmark import prepare_benchmark
 from moebius.evaluation.compare import write_comparison
@@ -89,7 +90,8 @@ def evaluate(
         device,
     )
     todo = [shard for shard in shards if not job.is_done(shard)]
-    work(job, todo, workers, begin(method.name, sum(len(shard.names) for shard in todo)))
+    with occupied(folder):
+        work(job, todo, workers, begin(method.name, sum(len(shard.names) for shard in todo)))
     statistics.keep(suite, shards)
     metrics = suite.reduce(load_scores(shards), statistics.load())
     write_scores(shards, folder)

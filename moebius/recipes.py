@@ -12,6 +12,7 @@ from typing import Any
 
 from moebius.config import Recipe, load_yaml, override, parse, set_dotted
 from moebius.data.sample_spec import sample_spec
+from moebius.distill.tracking import check_trackers
 
 PATHS = (
     "arch",
@@ -52,6 +53,7 @@ def read_recipe(
     name = "recipe" if isinstance(source, Mapping) else f"recipe {source}"
     recipe = parse(Recipe, with_absolute_paths(data), name)
     load_plugins(recipe.plugins)
+    check_trackers(recipe.trackers)
     sample_spec(recipe.data, recipe.seed)
     return recipe
 
@@ -132,5 +134,7 @@ def teacher_folder(recipe: Recipe, shared: Path) -> Path:
     """Where a trained teacher lies: named by a digest of its own recipe."""
     own = teacher_recipe(recipe)
     assert own is not None
-    text = json.dumps(own.model_dump(mode="json", by_alias=True), sort_keys=True)
+    # Not by who watches it.
+    described = own.model_dump(mode="json", by_alias=True, exclude={"trackers"})
+    text = json.dumps(described, sort_keys=True)
     return shared / f"teacher-{hashlib.sha256(text.encode()).hexdigest()[:8]}"

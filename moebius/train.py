@@ -22,10 +22,12 @@ from moebius.config import Recipe, parse
 from moebius.console import Tracked, guard, show_progress
 from moebius.distill.memory import estimate_memory
 from moebius.distill.run_folder import RunFolder
+from moebius.distill.tracking.identity import run_name
 from moebius.distill.trainer import batch_arithmetic
 from moebius.models.architectures import resolve
 from moebius.models.complexity import measure_complexity
 from moebius.models.denoiser import build
+from moebius.operations.gauges import gauged
 from moebius.recipes import read_recipe, teacher_folder, teacher_recipe
 from moebius.storage import kept_folder
 
@@ -91,12 +93,19 @@ def launch(
 def ray_worker(job: Mapping[str, Any]) -> None:
     """What a Ray Train worker runs."""
     import ray.train
+    from ray.util.metrics import Gauge
 
-    recipe = parse_recipe(job["recipe"])
+    recipe, folder = parse_recipe(job["recipe"]), Path(job["folder"])
     quiet()
     # A report waits for every worker, and those of an elastic run that are spare make none.
-    reports = {} if job["elastic"] else {"report": ray.train.report}
-    train_run(recipe, Path(job["folder"]), Path(job["shared"]), **reports)
+    report = _unheard if job["elastic"] else ray.train.report
+    if ray.train.get_context().get_world_rank() == 0:
+        report = gauged(report, Gauge, run_name(folder))
+    train_run(recipe, folder, Path(job["shared"]), report)
+
+
+def _unheard(metrics: Mapping[str, float]) -> None:
+    """Reports nothing."""
 
 
 def parse_recipe(data: Mapping[str, Any]) -> Recipe:

@@ -12,6 +12,7 @@ from moebius.assembly import made_up, train_run
 from moebius.cluster import check_shared
 from moebius.config import Recipe, Sweep
 from moebius.console import guard
+from moebius.distill.occupation import occupied
 from moebius.evaluation.published import differences
 from moebius.planning import plan, planner
 from moebius.planning.machines import load_machine
@@ -46,7 +47,7 @@ from moebius.sweeps.trials import (
     promoted_recipe,
     read_sweep,
 )
-from moebius.train import launch, missing_inputs, quiet, start_ray
+from moebius.train import Workers, launch, missing_inputs, quiet, start_ray
 
 NAMED_BY = {
     "--data": "recipe.data.source=PHOTOGRAPHS",
@@ -108,22 +109,47 @@ def main(options: Options) -> None:
     if needs_latency(sweep):
         report.latencies = measure_latencies(recipes)
     check_budget(sweep, trials, report.latencies)
+    cluster = None
+    if not options.in_process:
+        start_ray()
+        cluster = preflight(sweep, trials, recipes, out)
+        check_shared(out)
+    with occupied(out):
+        run_sweep(sweep, trials, recipes, report, cluster)
+
+
+def run_sweep(
+    sweep: Sweep,
+    trials: list[Trial],
+    recipes: Sequence[Recipe],
+    report: Report,
+    cluster: tuple[int, Workers] | None,
+) -> None:
+    """Runs what is unfinished, promotes the best, reports.
+
+    Args:
+        sweep: what is run.
+        trials: those that it lists; a search finds its own.
+        recipes: theirs, or the base of a search.
+        report: of the sweep's folder.
+        cluster: trials at once and the workers of other runs; `None` runs all in this process.
+
+    Raises:
+        RuntimeError: no trial can be promoted.
+    """
+    out, workers = report.out, 0
+    run: Run = train_run
     study = None if sweep.search is None else Study(sweep, out)
     if sweep.score is not None:
         prepare_scores(sweep.score, out)
-    run: Run = train_run
-    workers = 0
-    if options.in_process:
+    if cluster is None:
         quiet()
         train_teachers(recipes, out, run)
         errors = run_in_process(trials, out)
     else:
-        start_ray()
-        concurrent, everyone = preflight(sweep, trials, recipes, out)
-        check_shared(out)
-        run, workers = partial(launch, workers=everyone), scoring_workers()
+        run, workers = partial(launch, workers=cluster[1]), scoring_workers()
         train_teachers(recipes, out, run)
-        errors = run_trials(sweep, trials, out, concurrent, study)
+        errors = run_trials(sweep, trials, out, cluster[0], study)
     if study is not None:
         trials = list(study.trials().values())
         report.remarks += [f"Refused: {reason}." for reason in study.refused()]
@@ -142,7 +168,8 @@ def main(options: Options) -> None:
         report.take(score_trials(sweep.score, trials, out, workers))
         report.write(trials, errors)
     report.print(trials, errors)
-    console.print(f"best: {winner.label}; model, table and pictures in {out}", soft_wrap=True)
+    where = f"best: {winner.label}; model, table and pictures in {out}"
+    Console(stderr=True).print(where, soft_wrap=True)
 
 
 def missing_keys(recipes: Sequence[Recipe]) -> list[str]:

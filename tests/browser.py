@@ -10,6 +10,9 @@ import pytest
 WIDE, NARROW = (1280, 800), (380, 760)
 """Viewports of a desk and of a telephone, pixels."""
 
+TIMEOUT_MS = 120_000
+"""Beside other tests a page takes its time."""
+
 
 @contextmanager
 def browser_page(viewport: tuple[int, int] = WIDE, **context: Any) -> Iterator[Any]:
@@ -33,6 +36,7 @@ def browser_page(viewport: tuple[int, int] = WIDE, **context: Any) -> Iterator[A
             page = browser.new_context(
                 viewport={"width": width, "height": height}, **context
             ).new_page()
+            page.set_default_timeout(TIMEOUT_MS)
             errors: list[str] = []
             page.on("pageerror", lambda error: errors.append(str(error)))
             yield page

@@ -45,3 +45,37 @@ def write_yaml(tmp_path: Path):
         return path
 
     return write
+
+
+# --- under pytest-xdist -----------------------------------------------------------------------
+
+PROCESSES = "processes"
+"""The group of tests that start clusters, servers or browsers: two at once would starve."""
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Puts what starts processes into one group, which begins first: it takes longest."""
+    if not config.getoption("loadgroup", False):
+        return
+    for item in items:
+        if _starts_processes(item):
+            item.add_marker(pytest.mark.xdist_group(PROCESSES))
+    items.sort(key=lambda item: item.get_closest_marker("xdist_group") is None)
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """A file stays with one worker, which builds what its tests share once."""
+    from xdist.scheduler import LoadGroupScheduling
+
+    class ByFile(LoadGroupScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return super()._split_scope(nodeid).partition("::")[0]
+
+    config.option.loadscopereorder = False  # by the number of tests; ours are in order
+    return ByFile(config, log)
+
+
+def _starts_processes(item: pytest.Item) -> bool:
+    module = getattr(item, "module", None)
+    return item.get_closest_marker("ray") is not None or hasattr(module, "browser_page")

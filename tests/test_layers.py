@@ -26,6 +26,7 @@ HELPERS = {
     "assembly",
     "cluster",
     "console",
+    "operations",
     "planning",
     "recipes",
     "scoring",

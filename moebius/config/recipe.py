@@ -161,6 +161,9 @@ class Validation(Strict):
     seed: NonNegativeInt = 0
 
 
+TrackerName = Literal["tensorboard", "wandb", "mlflow"]
+
+
 class Recipe(Strict):
     """One training run, whole."""
 
@@ -181,6 +184,9 @@ class Recipe(Strict):
     seed: NonNegativeInt = 0
     plugins: list[Module] = []
     """Modules to import first, which register operators."""
+    trackers: list[TrackerName] = ["tensorboard"]
+    """Who is told the metrics beside `metrics.jsonl`; where they are is said by the environment
+    variables of each, such as WANDB_MODE and MLFLOW_TRACKING_URI."""
 
     @model_validator(mode="after")
     def _consistent(self) -> "Recipe":

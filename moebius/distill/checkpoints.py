@@ -47,7 +47,7 @@ def write_checkpoint(
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
         raise
-    written = [path for path in _candidates(root) if checkpoint_step(path) <= step]
+    written = [path for path in checkpoints_of(root) if checkpoint_step(path) <= step]
     for old in written[keep:]:
         shutil.rmtree(old, ignore_errors=True)
     return final
@@ -55,7 +55,7 @@ def write_checkpoint(
 
 def newest_checkpoint(root: Path) -> Path | None:
     """The newest checkpoint whose files are there and unchanged; others are named in the log."""
-    for folder in _candidates(root):
+    for folder in checkpoints_of(root):
         problem = find_damage(folder)
         if problem is None:
             return folder
@@ -79,14 +79,15 @@ def find_damage(folder: Path) -> str | None:
     return None
 
 
+def checkpoints_of(root: Path) -> list[Path]:
+    """Checkpoints by name, the newest first, whole or not."""
+    found = [path for path in root.glob("step_*") if path.name[5:].isdigit()]
+    return sorted(found, key=checkpoint_step, reverse=True)
+
+
 def checkpoint_step(folder: Path) -> int:
     """The step in a checkpoint's name."""
     return int(folder.name.removeprefix("step_"))
-
-
-def _candidates(root: Path) -> list[Path]:
-    found = [path for path in root.glob("step_*") if path.name[5:].isdigit()]
-    return sorted(found, key=checkpoint_step, reverse=True)
 
 
 def _sha256(path: Path) -> str:

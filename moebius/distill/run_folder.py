@@ -1,6 +1,7 @@
 """A run's folder: resolved configuration, environment, metrics, checkpoints.
 
 config.yaml  environment.json  metrics.jsonl  tensorboard/  checkpoints/  samples/  result.json
+model/  error.txt (the last failure)  trackers.json (ids there)  .process.json (who works on it)
 """
 
 import json
@@ -26,6 +27,7 @@ CHANGEABLE = (
     "data.workers",
     "data.latents_cache",
     "validation.every",
+    "trackers",
 )
 PACKAGES = (
     "torch",

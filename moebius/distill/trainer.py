@@ -14,7 +14,6 @@ from diffusers.training_utils import EMAModel
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
-from torch.utils.tensorboard import SummaryWriter
 
 from moebius.config import Recipe
 from moebius.data.latents import LatentSample, Numbers, encode_pixels
@@ -25,6 +24,7 @@ from moebius.distill.perceptual import ELatentLPIPS
 from moebius.distill.run_folder import RunFolder
 from moebius.distill.step import DistillationStep, FrozenTeacher, StepLosses, Student
 from moebius.distill.taps import join_taps
+from moebius.distill.tracking import Track, tracked
 from moebius.distill.world import World
 from moebius.models.codec import LatentCodec
 from moebius.models.denoiser import Denoiser
@@ -140,9 +140,15 @@ class Trainer:
         Raises:
             NonFiniteError: a loss or gradient is not finite.
         """
-        training = self.recipe.training
         self._resume()
-        writer = SummaryWriter(str(self.folder.tensorboard)) if self.world.rank == 0 else None
+        with tracked(self.recipe, self.folder, self.world) as track:
+            self._train(track)
+        self.world.barrier()
+        # From the log: a run that was killed after its last step takes none now.
+        return self.folder.read_metrics()[-1]
+
+    def _train(self, track: Track) -> None:
+        training = self.recipe.training
         meter, batches = Meter(), self.batches()
         while self.step < training.steps:
             meter.add(self.take_step(batches), training.global_batch)
@@ -150,18 +156,12 @@ class Trainer:
                 metrics = {"step": self.step, **meter.read(self.world)}
                 if self._scoring:
                     metrics |= self._score()
-                if writer is not None:
+                if self.world.rank == 0:
                     self.folder.log(metrics)
-                    for key, value in metrics.items():
-                        writer.add_scalar(key, value, self.step)
+                    track(metrics)
                 self.report(metrics)
             if self._due(training.checkpoint_every) or self.step == training.steps:
                 self._save()
-        if writer is not None:
-            writer.close()
-        self.world.barrier()
-        # From the log: a run that was killed after its last step takes none now.
-        return self.folder.read_metrics()[-1]
 
     def averaged(self) -> "AveragedWeights":
         """Context in which the denoiser holds its EMA weights, in eval mode."""

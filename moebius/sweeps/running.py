@@ -15,8 +15,10 @@ from moebius.cluster import Workers
 from moebius.config import Recipe, Sweep
 from moebius.console import Tracked, show_progress
 from moebius.distill.run_folder import write_text
+from moebius.distill.tracking.identity import run_name
 from moebius.distill.trainer import batch_arithmetic
 from moebius.models.architectures import resolve
+from moebius.operations.gauges import gauged
 from moebius.profile import measure_latency
 from moebius.recipes import teacher_folder, teacher_recipe
 from moebius.sweeps.halving import halving
@@ -231,7 +233,9 @@ def ray_trial(config: dict[str, Any]) -> None:
     quiet()
     try:
         if job["workers"] == 1:
-            train_run(recipe, folder, shared, tune.report)
+            from ray.util.metrics import Gauge
+
+            train_run(recipe, folder, shared, gauged(tune.report, Gauge, run_name(folder)))
         else:
             from ray.tune.integration.ray_train import TuneReportCallback
 

@@ -139,7 +139,7 @@ def test_paper_brings_the_gradients_to_one_scale(problem):
 @pytest.mark.parametrize("names", [LOSSES, OUTPUT_LOSSES, ("coarse", "fine")], ids="+".join)
 def test_two_workers_weigh_their_halves_like_the_whole(problem, rule, names):
     whole = problem.weigh(rule, problem.terms(names))
-    barrier, sent = Barrier(2, timeout=20), [torch.empty(0)] * 2
+    barrier, sent = Barrier(2, timeout=200), [torch.empty(0)] * 2
 
     def work(worker: int):
         def average(gradient):

@@ -1,0 +1,73 @@
+"""Who works on a folder: a lock that goes with its process, however that ends."""
+
+import fcntl
+import json
+import os
+import platform
+import time
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Literal
+
+from moebius.distill.run_folder import write_text
+
+MARK = ".process.json"
+ERROR = "error.txt"
+FRESH_S = 3600.0
+"""Where a lock cannot be seen, work may go on for this long after its last trace."""
+TRACES = (".", MARK, "metrics.jsonl", "checkpoints", "shards", "latents", "trials")
+"""What work in a folder changes."""
+
+
+@contextmanager
+def occupied(folder: Path) -> Iterator[None]:
+    """Marks a folder as worked on; a failure inside leaves its traceback in `error.txt`.
+
+    It keeps nobody out: a worker that Ray starts again must not be refused by one that hangs.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / MARK).open("a") as mark:
+        with suppress(OSError):  # this storage has no locks
+            fcntl.flock(mark, fcntl.LOCK_SH)
+        mark.truncate(0)
+        started = time.strftime("%Y-%m-%dT%H:%M:%S%z")
+        described = {"host": platform.node(), "pid": os.getpid(), "started": started}
+        mark.write(json.dumps(described))
+        mark.flush()
+        try:
+            yield
+        except Exception:
+            write_text(folder / ERROR, traceback.format_exc())
+            raise
+
+
+def occupation(folder: Path) -> Literal["held", "perhaps", "free"]:
+    """Whether a process works on a folder; perhaps, where its lock cannot be seen from here."""
+    path = folder / MARK
+    try:
+        with path.open() as mark:
+            seen = _host(mark.read()) == platform.node()
+            try:
+                fcntl.flock(mark, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return "held"
+            except OSError:  # this storage has no locks
+                seen = False
+    except FileNotFoundError:
+        return "free"
+    return "free" if seen or time.time() - last_trace(folder) > FRESH_S else "perhaps"
+
+
+def last_trace(folder: Path) -> float:
+    """When work in a folder last changed something, seconds since the epoch; 0 for never."""
+    paths = [folder / name for name in TRACES]
+    return max((path.stat().st_mtime for path in paths if path.exists()), default=0.0)
+
+
+def _host(text: str) -> str | None:
+    try:
+        return json.loads(text)["host"]
+    except (ValueError, TypeError, KeyError):  # written a moment later, or cut
+        return None

@@ -1,0 +1,1 @@
+"""What lies in a folder of runs: found, described, compared and cleaned, without any model."""

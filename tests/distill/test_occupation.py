@@ -1,0 +1,71 @@
+"""Who works on a folder: seen from other processes, and gone with its own."""
+
+import json
+import os
+import platform
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from moebius.distill import occupation as module
+from moebius.distill.occupation import MARK, occupation, occupied
+
+HOLD = """
+import sys
+from pathlib import Path
+from moebius.distill.occupation import occupied
+with occupied(Path(sys.argv[1])):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_a_killed_process_leaves_nothing_held(tmp_path: Path):
+    assert occupation(tmp_path) == "free"
+    holder = subprocess.Popen(
+        [sys.executable, "-c", HOLD, tmp_path], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    assert holder.stdout is not None and holder.stdout.readline() == b"held\n"
+    assert occupation(tmp_path) == "held"
+    mark = json.loads((tmp_path / MARK).read_text())
+    assert (mark["host"], mark["pid"]) == (platform.node(), holder.pid)
+    holder.kill()
+    holder.communicate()
+    assert occupation(tmp_path) == "free"
+
+
+def test_two_may_work_on_one_folder_and_the_last_ends_it(tmp_path: Path):
+    with occupied(tmp_path):
+        with occupied(tmp_path):
+            assert occupation(tmp_path) == "held"
+        assert occupation(tmp_path) == "held"
+    assert occupation(tmp_path) == "free"
+
+
+def test_a_failure_leaves_its_traceback_and_an_interruption_none(tmp_path: Path):
+    with pytest.raises(KeyboardInterrupt), occupied(tmp_path):
+        raise KeyboardInterrupt
+    assert not (tmp_path / "error.txt").exists()
+    with pytest.raises(ValueError), occupied(tmp_path):
+        raise ValueError("no data")
+    assert (tmp_path / "error.txt").read_text().endswith("ValueError: no data\n")
+
+
+@pytest.mark.parametrize("text", ['{"host": "elsewhere"}', "", "[]"])
+def test_what_another_machine_left_counts_while_it_is_fresh(tmp_path: Path, text: str):
+    (tmp_path / MARK).write_text(text)
+    assert occupation(tmp_path) == "perhaps"
+    for path in (tmp_path / MARK, tmp_path):
+        os.utime(path, (1, 1))
+    assert occupation(tmp_path) == "free"
+
+
+def test_storage_without_locks_is_no_reason_to_stop(tmp_path: Path, monkeypatch):
+    def refuse(*arguments: object) -> None:
+        raise OSError("no locks here")
+
+    monkeypatch.setattr(module.fcntl, "flock", refuse)
+    with occupied(tmp_path):
+        assert occupation(tmp_path) == "perhaps"
