@@ -2,31 +2,36 @@
 
 import torch
 from _plain import local_lambda
-from _ratio import ratio, show
+from _ratio import CASES, DEVICE, ratio, show
 
 from moebius.blocks import LocalLambda
 
-SIZES = ((64, 320), (32, 640), (16, 1280))
+SIZES = ((64, 320, 3.0), (32, 640, 3.0), (16, 1280, 6.0))
+"""Side, channels, and what the forward pass shall gain."""
+BOTH = 2.5
+TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 3e-2}
 
 
-def compare(side: int, dim: int) -> None:
-    """Prints the ratios, forward, and forward with backward."""
-    operator, size = LocalLambda(dim).eval(), (side, side)
-    x = torch.randn(1, side * side, dim)
+def compare(side: int, dim: int, target: float, dtype: torch.dtype, batch: int) -> None:
+    """Shows the ratios, forward, and forward with backward."""
+    operator, size = LocalLambda(dim).eval().to(DEVICE, dtype), (side, side)
+    x = torch.randn(batch, side * side, dim, device=DEVICE, dtype=dtype)
     with torch.no_grad():
         a, b = local_lambda(operator, x, size), operator(x, size)
-        assert (a - b).norm() < 1e-5 * a.norm()
+        assert (a - b).norm() < TOLERANCE[dtype] * a.norm()
         timed = ratio(lambda: local_lambda(operator, x, size), lambda: operator(x, size))
-    show(f"local-lambda {side}x{side} forward", timed)
+    name = f"local-lambda {side}x{side}, {str(dtype).removeprefix('torch.')}, batch {batch}"
+    show(f"{name}, forward", timed, at_least=target)
     operator.train()
     timed = ratio(
         lambda: local_lambda(operator, x, size).sum().backward(),
         lambda: operator(x, size).sum().backward(),
         rounds=3,
     )
-    show(f"local-lambda {side}x{side} forward and backward", timed)
+    show(f"{name}, forward and backward", timed, at_least=BOTH)
 
 
 if __name__ == "__main__":
-    for chosen in SIZES:
-        compare(*chosen)
+    for case in CASES:
+        for chosen in SIZES:
+            compare(*chosen, *case)

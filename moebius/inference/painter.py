@@ -11,6 +11,7 @@ from moebius.inference.sampler import StepCallback, executed_steps, sample_laten
 from moebius.models.codec import LatentCodec
 from moebius.models.denoiser import Denoiser
 from moebius.models.latents import latent_mask
+from moebius.models.optimized import OptimizedDenoiser
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,7 @@ class Painter:
         announce: told how many denoising steps are about to be run.
     """
 
-    denoiser: Denoiser
+    denoiser: Denoiser | OptimizedDenoiser
     codec: LatentCodec
     scheduler: Any
     device: torch.device

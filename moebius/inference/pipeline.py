@@ -34,6 +34,7 @@ from moebius.inference.results import OutputType, check_output_type, convert_out
 from moebius.inference.strategies import Strategy, plan_windows
 from moebius.models.codec import LatentCodec, load_codec
 from moebius.models.denoiser import Denoiser
+from moebius.models.optimized import KeptForm
 from moebius.models.schedule import NOISE_OFFSET
 from moebius.models.whole import load_whole
 
@@ -54,7 +55,7 @@ class InpaintPipeline(DiffusionPipeline):
     """Fill the holes of photographs and leave every other pixel as it is.
 
     Args:
-        denoiser: predicts the noise.
+        denoiser: predicts the noise; calls run its inference form, `Denoiser.optimized`.
         vae: the latent codec's autoencoder.
         scheduler: one of diffusers', see `moebius.models.schedule.build_scheduler`.
         max_side: side of the squares that the model works at; the one that the denoiser was
@@ -86,7 +87,7 @@ class InpaintPipeline(DiffusionPipeline):
     ) -> None:
         super().__init__()
         self.register_modules(denoiser=denoiser, vae=vae, scheduler=scheduler)
-        self.codec = LatentCodec(vae, name="pipeline")
+        self.codec, self._form = LatentCodec(vae, name="pipeline"), KeptForm()
         multiple = self.codec.factor * LATENT_MULTIPLE
         if max_side is None:
             max_side = self.codec.factor * denoiser.architecture.latent_size
@@ -240,7 +241,7 @@ class InpaintPipeline(DiffusionPipeline):
                 return (changed or {}).get("latents", latents)
 
             painter = Painter(
-                self.denoiser,
+                self._form.of(self.denoiser),
                 self.codec,
                 copy.deepcopy(self.scheduler),
                 self._execution_device,

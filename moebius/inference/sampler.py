@@ -9,6 +9,7 @@ import torch
 
 from moebius.models.denoiser import Denoiser, category_ids
 from moebius.models.latents import denoiser_input
+from moebius.models.optimized import OptimizedDenoiser
 from moebius.models.schedule import NOISE_OFFSET, draw_noise
 
 BACKGROUND, FOREGROUND = 0, 1
@@ -18,7 +19,10 @@ StepCallback = Callable[[int, int, torch.Tensor], torch.Tensor]
 
 
 def _predict(
-    denoiser: Denoiser, sample: torch.Tensor, timestep: torch.Tensor, guidance_scale: float
+    denoiser: Denoiser | OptimizedDenoiser,
+    sample: torch.Tensor,
+    timestep: torch.Tensor,
+    guidance_scale: float,
 ) -> torch.Tensor:
     """Return u + g (c - u), c with the background ids and u with the foreground ids."""
     conditional = torch.full((len(sample),), BACKGROUND, device=sample.device)
@@ -51,7 +55,7 @@ def executed_steps(num_inference_steps: int, strength: float) -> int:
 
 @torch.no_grad()
 def sample_latents(
-    denoiser: Denoiser,
+    denoiser: Denoiser | OptimizedDenoiser,
     masked_latents: torch.Tensor,
     mask: torch.Tensor,
     scheduler: Any,

@@ -77,17 +77,20 @@ class Denoiser(ModelMixin, ConfigMixin):
         return DenoiserOutput(*self.unet(sample, steps, self.lcg(category_ids)))
 
     def optimized(
-        self, dtype: torch.dtype | None = None, compile: bool = False
+        self, dtype: torch.dtype | None = None, compile: bool = False, graph: bool = False
     ) -> "OptimizedDenoiser":
-        """Its inference form, a frozen copy: the same call, the same outputs, less time.
+        """Its inference form: the same call, the same outputs, less time; no gradients.
+
+        It shares the weights that it does not change: after training on, make another.
 
         Args:
             dtype: of weights and work, such as `torch.bfloat16`; `None` keeps this denoiser's.
             compile: run through `torch.compile`, or without it where it fails, with a notice.
+            graph: run through CUDA graphs, or without them likewise.
         """
         from moebius.models.optimized import OptimizedDenoiser
 
-        return OptimizedDenoiser(self, dtype, compile)
+        return OptimizedDenoiser(self, dtype, compile, graph)
 
     @property
     def coarse_tap(self) -> str:

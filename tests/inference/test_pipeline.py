@@ -9,6 +9,7 @@ from PIL import Image
 
 from moebius.inference.masks import distance_to_hole
 from moebius.inference.pipeline import InpaintPipeline
+from moebius.models.optimized import OptimizedDenoiser
 
 from .conftest import box_mask, load, photograph, run
 
@@ -317,3 +318,24 @@ def test_saved_and_loaded_pipelines_agree(pipeline, tmp_path):
     image, mask = photograph(97, 51), box_mask(97, 51)
     assert run(loaded, image, mask).tobytes() == run(pipeline, image, mask).tobytes()
     assert loaded.config.max_side == 64
+
+
+def test_calls_run_the_denoisers_inference_form(pipeline, monkeypatch):
+    image, mask = photograph(64, 64), box_mask(64, 64)
+    plain, calls = run_plain(pipeline, image, mask), []
+    forward = OptimizedDenoiser.forward
+    monkeypatch.setattr(
+        OptimizedDenoiser, "forward", lambda *args: calls.append(1) or forward(*args)
+    )
+    fast = run(pipeline, image, mask)
+    assert len(calls) == 2
+    assert abs(np.asarray(fast).astype(int) - np.asarray(plain)).max() <= 1
+
+
+def run_plain(pipeline, *arguments):
+    """With a hook, the denoiser runs as it is."""
+    handle = pipeline.denoiser.register_forward_hook(lambda *_: None)
+    try:
+        return run(pipeline, *arguments)
+    finally:
+        handle.remove()
