@@ -14,6 +14,7 @@ from moebius.config import Recipe, Sweep
 from moebius.console import guard
 from moebius.distill.occupation import occupied
 from moebius.evaluation.published import differences
+from moebius.evaluation.tables import PLANNED
 from moebius.planning import plan, planner
 from moebius.planning.machines import load_machine
 from moebius.scoring import resolve_protocol
@@ -98,7 +99,7 @@ def main(options: Options) -> None:
         if options.plan is not None:
             print_plan(sweep, trials, recipes, out, options.plan)
         else:
-            report.print(trials, {trial.label: "planned" for trial in trials})
+            report.print(trials, {trial.label: PLANNED for trial in trials})
         if missing:
             console.print(f"still to be named: {'; '.join(missing)}", markup=False)
         return

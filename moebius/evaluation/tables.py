@@ -11,6 +11,9 @@ from typing import Any, NamedTuple
 from rich.table import Table
 from rich.text import Text
 
+PLANNED = "planned"
+"""In place of an error: a trial that has not begun."""
+
 
 @dataclass(frozen=True)
 class Metric:
@@ -43,7 +46,7 @@ class Row:
     params: int | None = None
     gmacs: float | None = None
     error: str | None = None
-    """Why the trial failed, one line; None where it finished."""
+    """Why the trial failed, one line, or `PLANNED`; None where it finished."""
     deviations: Mapping[str, float] = field(default_factory=dict)
     """Standard deviation of each metric over the seeds (n - 1 in the denominator)."""
     seeds: int = 1
@@ -127,6 +130,8 @@ def _published_cell(row: Row, metric: Metric) -> Cell:
 
 
 def _status(row: Row) -> str:
+    if row.error == PLANNED:
+        return PLANNED
     if row.error is not None:
         return f"failed: {' '.join(row.error.split())}"
     return "ok" if row.stopped is None else f"stopped at step {row.stopped:,}"

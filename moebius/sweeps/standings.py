@@ -11,7 +11,7 @@ from typing import Any
 from moebius.config import Recipe, Sweep
 from moebius.config.budget import parse_budget
 from moebius.evaluation import scores as protocol_scores
-from moebius.evaluation.tables import Metric, Row
+from moebius.evaluation.tables import PLANNED, Metric, Row
 from moebius.models.architectures import resolve
 from moebius.models.complexity import measure_complexity
 from moebius.sweeps.trials import DURING_TRAINING, Trial
@@ -238,6 +238,8 @@ def _error(standing: Standing, errors: Mapping[str, str]) -> str | None:
     if not failed:
         return None
     reasons = {t.label: errors.get(t.label) or _stored_error(t) for t in failed}
+    if set(reasons.values()) == {PLANNED}:
+        return PLANNED
     first = failed[0]
     if len(standing.trials) == 1:
         return reasons[first.label]

@@ -5,6 +5,7 @@ import pytest
 from rich.console import Console
 
 from moebius.evaluation.tables import (
+    PLANNED,
     Metric,
     Row,
     best_row,
@@ -53,6 +54,11 @@ def test_failed_trials_appear_with_their_reason():
     assert lines[-1] == (
         r"| 8 | lmi_dw_ffn | ✓ | – | – | – | failed: ValueError: loss\|task is NaN |"
     )
+
+
+def test_what_has_not_begun_is_no_failure():
+    lines = to_markdown([Row("1", "lmi_dw_ffn", True, error=PLANNED)], [PSNR]).splitlines()
+    assert lines[-1] == "| 1 | lmi_dw_ffn | ✓ | – | – | – | planned |"
 
 
 def test_rich_table_shows_the_same_cells():

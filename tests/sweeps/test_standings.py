@@ -10,6 +10,7 @@ import torch
 import moebius
 from moebius.config import Sweep, parse
 from moebius.distill.run_folder import RunFolder
+from moebius.evaluation.tables import PLANNED
 from moebius.sweeps.standings import (
     architecture_key,
     check_budget,
@@ -171,6 +172,8 @@ def test_seeds_make_one_row_with_mean_and_sample_deviation(tmp_path: Path):
     assert (a.label, a.seeds, a.metrics) == ("a", 3, {"psnr_hole": 13.0})
     assert a.deviations["psnr_hole"] == pytest.approx(math.sqrt((9 + 1 + 16) / 2))
     assert b.metrics == {} and b.error == "2 of 3 seeds; b seed 1: nan"
+    _, b = table_rows(trials, {trial.label: PLANNED for trial in trials})
+    assert b.error == PLANNED
 
 
 def test_a_stopped_trial_keeps_its_scores_and_is_no_failure(tmp_path: Path):
