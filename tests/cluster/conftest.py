@@ -34,6 +34,8 @@ class LocalCluster:
             "RAY_AUTH_MODE": "token",
             "RAY_AUTH_TOKEN": "a-token-of-the-tests-that-is-long-enough",
             "RAY_USAGE_STATS_ENABLED": "0",
+            # Nodes share this machine's memory: none may kill its workers for what others take.
+            "RAY_memory_monitor_refresh_ms": "0",
         }
         ports = dict(zip(PORTS, free_ports(len(PORTS)), strict=True))
         self.address = f"127.0.0.1:{ports['port']}"
@@ -54,16 +56,22 @@ class LocalCluster:
         node.wait()
         self.nodes.remove(node)
 
-    def submit(self, *command: str | Path) -> subprocess.CompletedProcess[str]:
-        """`ray job submit --working-dir .` from the repository, until the job's end."""
+    def submit(self, *command: str | Path) -> tuple[int, str]:
+        """Exit code and output of `ray job submit --working-dir .` from the repository."""
+        job = self.start_job(*command)
+        output, _ = job.communicate(timeout=800)
+        return job.returncode, output
+
+    def start_job(self, *command: str | Path) -> subprocess.Popen[str]:
+        """The same, while it runs."""
         submit = [BIN / "ray", "job", "submit", "--address", self.jobs, "--working-dir", "."]
-        return subprocess.run(
+        return subprocess.Popen(
             [str(part) for part in (*submit, "--", *command)],
             cwd=REPOSITORY,
             env=self.environment,
-            capture_output=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
             text=True,
-            timeout=600,
         )
 
     def stop(self) -> None:
