@@ -55,8 +55,8 @@ def launch(
     from ray.train.v2.api.exceptions import TrainingFailedError
 
     workers = fit_workers(workers)
-    for count in {workers.fewest, workers.count}:
-        batch_arithmetic(recipe, count)
+    batch_arithmetic(recipe, workers.fewest)
+    batch_arithmetic(recipe, workers.count)
     elastic = workers.fewest < workers.count
     job = {
         "recipe": recipe.model_dump(mode="json", by_alias=True),
@@ -250,6 +250,8 @@ def main(options: Options) -> None:
     recipe, folder = resolve_options(options)
     missing = missing_inputs(recipe)
     least, most = parse_workers(options.workers)
+    batch_arithmetic(recipe, least)
+    batch_arithmetic(recipe, most)
     if options.dry_run:
         describe(recipe, most, Console())
         if missing:

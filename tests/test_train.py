@@ -11,7 +11,7 @@ from rich.console import Console
 import moebius
 from moebius.assembly import load_teacher, made_up, make_student, train_run
 from moebius.recipes import read_recipe, teacher_folder, teacher_recipe
-from moebius.train import Options, describe, missing_inputs, resolve_options
+from moebius.train import Options, describe, main, missing_inputs, resolve_options
 
 
 def test_arch_alone_means_the_builtin_recipe() -> None:
@@ -60,6 +60,12 @@ def test_dry_run_prints_configuration_counts_and_memory() -> None:
     assert "768 = 16 workers x 2 micro-batches x 24" in text
     assert "105,984,000 samples" in text
     assert "GiB (estimate)" in text
+
+
+@pytest.mark.parametrize("workers", ["5", "7:16", "8:15"])
+def test_workers_among_whom_the_batch_does_not_divide_are_refused(workers: str) -> None:
+    with pytest.raises(ValueError, match="global_batch 768 does not divide among (5|7|15) workers"):
+        main(Options(recipe="paper", workers=workers, dry_run=True))
 
 
 def test_teachers_are_named_by_their_own_recipe(tiny_recipe, tmp_path: Path) -> None:

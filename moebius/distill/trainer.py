@@ -379,19 +379,14 @@ def batch_arithmetic(recipe: Recipe, workers: int) -> tuple[int, int]:
 
 
 def usable_workers(recipe: Recipe, there: int) -> int:
-    """The most of the workers that are there among whom the global batch divides.
-
-    Raises:
-        ValueError: it does not divide even for one.
-    """
+    """The most of the workers that are there among whom the global batch divides."""
     for count in range(there, 1, -1):
         try:
             batch_arithmetic(recipe, count)
         except ValueError:
             continue
         return count
-    batch_arithmetic(recipe, 1)
-    return 1
+    return 1  # a recipe's batch is a multiple of its micro-batch
 
 
 def _named(losses: StepLosses) -> dict[str, Tensor]:

@@ -1,4 +1,4 @@
-"""A Ray head as a user starts one: own ports, own temporary folder, token authentication."""
+"""A Ray cluster as a user starts one: `ray start`, own ports and folder, token authentication."""
 
 import os
 import shutil
@@ -8,40 +8,101 @@ import subprocess
 import sys
 import tempfile
 import time
-import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 BIN = Path(sys.executable).parent
 REPOSITORY = Path(__file__).parents[2]
+STARTED = "Ray runtime started"
+PORTS = ("port", "dashboard-port", "ray-client-server-port", "dashboard-agent-listen-port")
 
 
-@dataclass(frozen=True)
-class Head:
-    """A running head."""
+class LocalCluster:
+    """A head and other nodes, each a session of processes on this machine."""
 
-    address: str
-    """Of its job server."""
-    environment: dict[str, str]
-    """What clients need: the token, and programs from this environment's `bin`."""
-    home: Path
-    """Home of whoever runs it."""
+    def __init__(self, place: Path) -> None:
+        self.place, self.home = place, place / "home"
+        self.home.mkdir()
+        self.nodes: list[subprocess.Popen] = []
+        kept = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "RAY_ADDRESS")}
+        self.environment = kept | {
+            "HOME": str(self.home),
+            "PATH": f"{BIN}:{os.environ['PATH']}",
+            "RAY_AUTH_MODE": "token",
+            "RAY_AUTH_TOKEN": "a-token-of-the-tests-that-is-long-enough",
+            "RAY_USAGE_STATS_ENABLED": "0",
+            # Nodes share this machine's memory: none may kill its workers for what others take.
+            "RAY_memory_monitor_refresh_ms": "0",
+        }
+        ports = dict(zip(PORTS, free_ports(len(PORTS)), strict=True))
+        self.address = f"127.0.0.1:{ports['port']}"
+        self.jobs = f"http://127.0.0.1:{ports['dashboard-port']}"
+        self._ports = [f"--{name}={port}" for name, port in ports.items()]
 
-    def submit(self, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
-        """`ray job submit` from the repository, waiting for the job's end."""
-        command = [BIN / "ray", "job", "submit", "--address", self.address, *arguments]
-        return subprocess.run(
-            [str(part) for part in command],
+    def start(self) -> None:
+        """Starts the head, with one CPU."""
+        self._start(["--head", f"--temp-dir={self.place}", *self._ports])
+
+    def add_node(self, within: Sequence[str] = ()) -> subprocess.Popen:
+        """Starts another node of one CPU, `within` another program if that is given."""
+        return self._start([f"--address={self.address}"], within)
+
+    def kill_node(self, node: subprocess.Popen) -> None:
+        """As when a machine loses its power."""
+        os.killpg(node.pid, signal.SIGKILL)
+        node.wait()
+        self.nodes.remove(node)
+
+    def submit(self, *command: str | Path) -> tuple[int, str]:
+        """Exit code and output of `ray job submit --working-dir .` from the repository."""
+        job = self.start_job(*command)
+        output, _ = job.communicate(timeout=800)
+        return job.returncode, output
+
+    def start_job(self, *command: str | Path) -> subprocess.Popen[str]:
+        """The same, while it runs."""
+        submit = [BIN / "ray", "job", "submit", "--address", self.jobs, "--working-dir", "."]
+        return subprocess.Popen(
+            [str(part) for part in (*submit, "--", *command)],
             cwd=REPOSITORY,
             env=self.environment,
-            capture_output=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
             text=True,
-            timeout=280,
         )
+
+    def stop(self) -> None:
+        """Ends every node, and what it started."""
+        for node in reversed(self.nodes):
+            node.send_signal(signal.SIGTERM)  # `ray start --block` ends its processes
+        deadline = time.monotonic() + 20
+        while time.monotonic() < deadline and any(node.poll() is None for node in self.nodes):
+            time.sleep(0.1)
+        for node in self.nodes:
+            kill_group(node.pid)
+            node.wait()
+
+    def _start(self, options: Sequence[str], within: Sequence[str] = ()) -> subprocess.Popen:
+        log = self.place / f"node{len(self.nodes)}-{time.time_ns():x}.log"
+        with log.open("w") as file:
+            node = subprocess.Popen(
+                [*within, BIN / "ray", "start", "--block", "--num-cpus=1", *options],
+                cwd=self.place,
+                env=self.environment,
+                stdout=file,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        self.nodes.append(node)
+        deadline = time.monotonic() + 200
+        while STARTED not in log.read_text():
+            if node.poll() is not None or time.monotonic() > deadline:
+                raise RuntimeError(f"no node: {log.read_text()}")
+            time.sleep(0.2)
+        return node
 
 
 def free_ports(count: int) -> list[int]:
@@ -53,72 +114,23 @@ def free_ports(count: int) -> list[int]:
         return [each.getsockname()[1] for each in sockets]
 
 
-@pytest.fixture(scope="module")
-def head() -> Iterator[Head]:
-    """`ray start --head` in the foreground; it and all that it started end with the module."""
-    # Ray's sockets lie below it, and a socket's path is short: not in pytest's folder.
-    place = Path(tempfile.mkdtemp(prefix="moebius-ray-"))
-    home = place / "home"
-    home.mkdir()
-    kept = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "RAY_ADDRESS")}
-    environment = kept | {
-        "HOME": str(home),
-        "PATH": f"{BIN}:{os.environ['PATH']}",
-        "RAY_AUTH_MODE": "token",
-        "RAY_AUTH_TOKEN": "a-token-of-the-tests-that-is-long-enough",
-        "RAY_USAGE_STATS_ENABLED": "0",
-    }
-    names = ("port", "dashboard-port", "ray-client-server-port", "dashboard-agent-listen-port")
-    ports = dict(zip(names, free_ports(len(names)), strict=True))
-    options = [f"--{name}={port}" for name, port in ports.items()]
-    log = (place / "head.log").open("w")
-    process = subprocess.Popen(
-        [
-            BIN / "ray",
-            "start",
-            "--head",
-            "--block",
-            "--num-cpus=2",
-            f"--temp-dir={place}",
-            *options,
-        ],
-        cwd=place,
-        env=environment,
-        stdout=log,
-        stderr=subprocess.STDOUT,
-        start_new_session=True,
-    )
-    address = f"http://127.0.0.1:{ports['dashboard-port']}"
+def kill_group(leader: int) -> None:
+    """Kills what is left of a process group."""
     try:
-        wait_for(f"{address}/api/version", process, place / "head.log")
-        yield Head(address, environment, home)
-    finally:
-        process.send_signal(signal.SIGTERM)  # `ray start --block` then ends what it started
-        try:
-            process.wait(timeout=30)
-        finally:
-            kill_session(process.pid)
-            log.close()
-            shutil.rmtree(place, ignore_errors=True)
-
-
-def wait_for(url: str, process: subprocess.Popen, log: Path) -> None:
-    """Until the job server answers."""
-    deadline = time.monotonic() + 120
-    while time.monotonic() < deadline and process.poll() is None:
-        try:
-            urllib.request.urlopen(url, timeout=5).close()
-            return
-        except urllib.error.HTTPError:  # it answers, if only for want of a token
-            return
-        except OSError:
-            time.sleep(0.3)
-    raise RuntimeError(f"no head: {log.read_text()}")
-
-
-def kill_session(pid: int) -> None:
-    """Kills what is left of the group that a process leads."""
-    try:
-        os.killpg(pid, signal.SIGKILL)
+        os.killpg(leader, signal.SIGKILL)
     except ProcessLookupError:
         return
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[LocalCluster]:
+    """A head of one CPU; whatever a module starts on it ends with the module."""
+    # Ray's sockets lie below it, and a socket's path is short: not in pytest's folder.
+    place = Path(tempfile.mkdtemp(prefix="moebius-ray-"))
+    started = LocalCluster(place)
+    try:
+        started.start()
+        yield started
+    finally:
+        started.stop()
+        shutil.rmtree(place, ignore_errors=True)

@@ -9,7 +9,7 @@ from moebius.config import Recipe, parse
 from moebius.data.latents import CachedLatents
 from moebius.distill.perceptual import ELatentLPIPS
 from moebius.distill.run_folder import RunFolder
-from moebius.distill.trainer import NonFiniteError, Trainer, batch_arithmetic
+from moebius.distill.trainer import NonFiniteError, Trainer, batch_arithmetic, usable_workers
 from moebius.distill.world import World
 from moebius.models.denoiser import Denoiser, build
 
@@ -233,3 +233,8 @@ def test_batches_that_do_not_divide_are_named() -> None:
     with pytest.raises(ValueError, match="8 samples do not divide into micro-batches of 3"):
         chosen = recipe(training={"global_batch": 24, "micro_batch": 3})
         batch_arithmetic(chosen, 3)
+
+
+def test_of_the_workers_that_are_there_the_batch_divides_among_the_most() -> None:
+    chosen = recipe(training={"global_batch": 768, "micro_batch": 24})
+    assert [usable_workers(chosen, there) for there in (1, 8, 9, 15, 16)] == [1, 8, 8, 8, 16]

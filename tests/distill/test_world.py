@@ -9,6 +9,23 @@ import torch
 from moebius.distill.run_folder import RunFolder
 from moebius.distill.world import World
 
+SPARE = """
+import sys
+import torch
+from torch import distributed
+from moebius.distill.world import World
+
+rank, store = int(sys.argv[1]), sys.argv[2]
+distributed.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=3)
+world = World.current(lambda there: there - 1)
+assert (world.rank, world.size, world.spare) == (rank, 2, rank == 2)
+if not world.spare:
+    world.barrier()
+    assert world.mean(torch.tensor(float(rank))).item() == 0.5
+    layer = world.wrap(torch.nn.Linear(1, 1, bias=False))
+    layer(torch.full((1, 1), float(rank))).sum().backward()
+    assert layer.module.weight.grad.item() == 0.5
+"""
 SCRIPT = Path(__file__).with_name("two_workers.py")
 
 
@@ -42,3 +59,10 @@ def test_one_process_is_a_world() -> None:
     module = torch.nn.Linear(2, 2)
     assert world.wrap(module) is module
     assert world.mean(torch.tensor(3.0)).item() == 3.0
+    assert not world.spare
+
+
+def test_a_spare_worker_has_no_part_and_is_not_waited_for(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", SPARE]
+    workers = [subprocess.Popen([*command, str(rank), tmp_path / "store"]) for rank in range(3)]
+    assert [worker.wait(timeout=200) for worker in workers] == [0, 0, 0]
