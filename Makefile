@@ -12,7 +12,7 @@ RUN := runs/quickstart
 COFFEE := from moebius.data.photographs import builtin_paths as p; print(p("validation")[0])
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint bench clean
+.PHONY: help install demo test slow lint bench clean
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -27,6 +27,9 @@ demo: $(INSTALLED)  ## Run a small sweep, promote the best student, inpaint a ph
 
 test: $(INSTALLED)  ## Run the tests; choose some with ARGS='-k masks'
 	$(BIN)/pytest $(ARGS)
+
+slow: $(INSTALLED)  ## Run the tests that take minutes each
+	$(BIN)/pytest -m slow $(ARGS)
 
 lint: $(INSTALLED)  ## Check style and types
 	$(BIN)/ruff check .

@@ -28,7 +28,7 @@ def guard(main: Callable[[], None]) -> None:
         main()
     except ValueError as error:
         sys.exit(_say(f"error: {error}", 2))
-    except (RuntimeError, FloatingPointError) as error:
+    except (RuntimeError, FloatingPointError, OSError) as error:
         sys.exit(_say(f"failed: {error}", 1))
     except KeyboardInterrupt:
         sys.exit(_say("stopped; the same command goes on from the last checkpoint", 130))

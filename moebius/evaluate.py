@@ -27,6 +27,7 @@ from moebius.evaluation.suite import MetricSuite
 from moebius.models.architectures import TEACHER
 from moebius.models.codec import load_codec
 from moebius.models.loading import load_denoiser
+from moebius.restarts import last_line
 from moebius.scoring import (
     BATCHES,
     Job,
@@ -42,7 +43,7 @@ from moebius.scoring import (
     resolve_protocol,
     write_scores,
 )
-from moebius.train import last_line, quiet, start_ray
+from moebius.train import quiet, start_ray
 
 MAX_BLOCKS = 1024
 """Of Ray Data; a shard is seen as done when its block is."""

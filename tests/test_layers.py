@@ -23,7 +23,7 @@ INNER = (
 )
 HELPERS = {"assembly", "console", "planning", "recipes", "scoring"}  # what doors share
 ONLY_IN = {
-    "ray": {"app", "encode", "evaluate", "serving", "sweeps", "train", "tune"},
+    "ray": {"app", "encode", "evaluate", "restarts", "serving", "sweeps", "train", "tune"},
     "gradio": {"app"},
 }
 MODULES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")

@@ -24,6 +24,7 @@ CHANGEABLE = (
     "training.checkpoint_every",
     "training.keep_checkpoints",
     "data.workers",
+    "data.timeout_s",
     "validation.every",
 )
 PACKAGES = (
