@@ -32,9 +32,6 @@ test: $(INSTALLED)  ## Run the tests; choose some with ARGS='-k masks', debug wi
 slow: $(INSTALLED)  ## Run the tests that take minutes each
 	$(BIN)/pytest -m slow $(ARGS)
 
-slow: $(INSTALLED)  ## Run the tests that take minutes each
-	$(BIN)/pytest -m slow $(ARGS)
-
 lint: $(INSTALLED)  ## Check style and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .

@@ -161,6 +161,7 @@ def make_samples(recipe: Recipe) -> InpaintingSamples:
         read_records(recipe.data.source),
         sample_spec(recipe.data, recipe.seed),
         recipe.data.max_unreadable,
+        recipe.data.timeout_s,
     )
 
 
@@ -195,7 +196,11 @@ def make_validation(recipe: Recipe, codec: LatentCodec) -> Validation:
     """The fixed pairs that the recipe is scored on."""
     v = recipe.validation
     pairs = fixed_pairs(
-        read_records(v.source), sample_spec(recipe.data, recipe.seed), v.pairs, v.seed
+        read_records(v.source),
+        sample_spec(recipe.data, recipe.seed),
+        v.pairs,
+        v.seed,
+        recipe.data.timeout_s,
     )
     offset = recipe.training.noise_offset
     return Validation(pairs, codec, v.steps, v.guidance, v.seed, offset)

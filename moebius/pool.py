@@ -6,7 +6,8 @@ from typing import Any, Literal
 
 import torch
 
-from moebius.train import last_line, start_ray
+from moebius.restarts import last_line
+from moebius.train import start_ray
 
 MAX_BLOCKS = 1024
 """Of Ray Data; a row is seen as done when its block is."""

@@ -29,6 +29,7 @@ from moebius.models.complexity import measure_complexity
 from moebius.models.denoiser import build
 from moebius.operations.gauges import gauged
 from moebius.recipes import read_recipe, teacher_folder, teacher_recipe
+from moebius.restarts import fit
 from moebius.storage import kept_folder
 
 # --- on Ray ---------------------------------------------------------------------------------
@@ -48,13 +49,11 @@ def launch(
 
     Raises:
         ValueError: the cluster has less than the workers need.
-        RuntimeError: the run failed; the message is the worker's.
+        RuntimeError: the run failed, and the message is the worker's; or it was lost too often.
     """
     from ray.train import FailureConfig, LoggingConfig, RunConfig, ScalingConfig
     from ray.train.torch import TorchTrainer
-    from ray.train.v2.api.exceptions import TrainingFailedError
 
-    workers = fit_workers(workers)
     batch_arithmetic(recipe, workers.fewest)
     batch_arithmetic(recipe, workers.count)
     elastic = workers.fewest < workers.count
@@ -64,27 +63,28 @@ def launch(
         "folder": str(folder.absolute()),
         "shared": str(shared.absolute()),
     }
-    trainer = TorchTrainer(
-        ray_worker,
-        train_loop_config=job,
-        scaling_config=ScalingConfig(
-            num_workers=(workers.fewest, workers.count) if elastic else workers.count,
-            elastic_resize_monitor_interval_s=workers.look_every,
-            use_gpu=workers.gpus > 0,
-            resources_per_worker={"CPU": workers.cpus, "GPU": workers.gpus},
-        ),
-        run_config=RunConfig(
-            name=f"{folder.name}-{time.time_ns():x}",
-            storage_path=str((folder / "ray").absolute()),
-            callbacks=list(callbacks),
-            failure_config=FailureConfig(max_failures=2, controller_failure_limit=0),
-            logging_config=LoggingConfig(log_level="ERROR"),
-        ),
-    )
-    try:
-        trainer.fit()
-    except TrainingFailedError as error:
-        raise RuntimeError(last_line(error)) from error
+
+    def make_trainer() -> TorchTrainer:
+        fitted = fit_workers(workers)
+        return TorchTrainer(
+            ray_worker,
+            train_loop_config=job,
+            scaling_config=ScalingConfig(
+                num_workers=(fitted.fewest, fitted.count) if elastic else fitted.count,
+                elastic_resize_monitor_interval_s=fitted.look_every,
+                use_gpu=fitted.gpus > 0,
+                resources_per_worker={"CPU": fitted.cpus, "GPU": fitted.gpus},
+            ),
+            run_config=RunConfig(
+                name=f"{folder.name}-{time.time_ns():x}",
+                storage_path=str((folder / "ray").absolute()),
+                callbacks=list(callbacks),
+                failure_config=FailureConfig(max_failures=0, controller_failure_limit=0),
+                logging_config=LoggingConfig(log_level="ERROR"),
+            ),
+        )
+
+    fit(make_trainer, RunFolder(folder).checkpoints)
     result = RunFolder(folder).read_result(recipe.training.steps)
     assert result is not None, "a run that ended well left no result"
     return result
@@ -130,12 +130,6 @@ def start_ray() -> None:
             log_to_driver=False,
             logging_level="ERROR",
         )
-
-
-def last_line(error: BaseException) -> str:
-    """The last line of the innermost failure that Ray wrapped."""
-    lines = [line for line in str(error).splitlines() if line.strip()]
-    return lines[-1].strip() if lines else type(error).__name__
 
 
 def quiet() -> None:

@@ -31,6 +31,7 @@ def step(n: int, **more: float) -> dict[str, float]:
     [
         (ValueError("no such recipe"), 2, "error: no such recipe\n"),
         (RuntimeError("no trial finished"), 1, "failed: no trial finished\n"),
+        (OSError(28, "No space left on device"), 1, "failed: [Errno 28] No space left on device\n"),
         (FloatingPointError("step 3: nan"), 1, "failed: step 3: nan\n"),
         (OSError(28, "disk full", "out/x"), 1, "failed: [Errno 28] disk full: 'out/x'\n"),
         (KeyboardInterrupt(), 130, "stopped; the same command goes on from the last checkpoint\n"),

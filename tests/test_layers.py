@@ -33,7 +33,18 @@ HELPERS = {
     "storage",
 }  # what doors share
 ONLY_IN = {
-    "ray": {"app", "cluster", "encode", "evaluate", "pool", "serving", "sweeps", "train", "tune"},
+    "ray": {
+        "app",
+        "cluster",
+        "encode",
+        "evaluate",
+        "pool",
+        "restarts",
+        "serving",
+        "sweeps",
+        "train",
+        "tune",
+    },
     "gradio": {"app"},
 }
 MODULES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")

@@ -51,6 +51,8 @@ class Data(Strict):
     foreground_share: Probability = 0.1
     max_unreadable: Probability = 0.01
     """Share of unreadable images above which the run stops."""
+    timeout_s: PositiveFloat = 300
+    """Seconds that a picture may take to be read, after which the run stops and names it."""
     cache: NonNegativeInt = 0
     """Draws that are encoded once, before training, and repeated; 0 encodes every draw anew."""
     latents: str | None = None

@@ -156,6 +156,9 @@ class Sweep(Strict):
     """Trials at once; `None` is as many as the cluster holds."""
     max_failures: NonNegativeInt = 1
     """Times that a trial is tried again, from its last checkpoint."""
+    stall_s: PositiveFloat | None = None
+    """Seconds without a logged step after which a trial is ended, and tried again like any other;
+    encoding data and scoring take none, so leave room for them."""
 
     @model_validator(mode="after")
     def _has_trials(self) -> "Sweep":

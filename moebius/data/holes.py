@@ -44,9 +44,10 @@ def draw_hole(
         The hole, (spec.size, spec.size), and the top and left of the crop in the picture.
 
     Raises:
-        UnreadableImage: the record's mask cannot be read, or gives no such hole.
+        UnreadableImage: the record's mask cannot be read, has not the picture's shape, or gives no
+            such hole.
     """
-    own = resize_mask(load_mask(record.mask), *size) if record.mask else None
+    own = _own_mask(record.mask, size) if record.mask else None
     is_object = record.category == "foreground"
     limit = 1.0 if is_object else spec.max_hole
     missed = False
@@ -67,6 +68,19 @@ def draw_hole(
         f"no hole of more than 0 and at most {limit:g} of the crop in {ATTEMPTS} draws: "
         f"check {culprit} and max_hole"
     )
+
+
+def _own_mask(path: Path, size: tuple[int, int]) -> Mask:
+    """A record's mask at the picture's size; it may be stored at another scale."""
+    mask = load_mask(path)
+    (width, height), (w, h) = size, mask.size
+    # Each side of either may have been rounded to a whole pixel.
+    if abs(w * height - h * width) > max(w + h, width + height):
+        raise UnreadableImage(
+            f"the mask {path} of {w}x{h} pixels is not of its picture ({width}x{height} at this "
+            "scale): give one of the same shape"
+        )
+    return resize_mask(mask, width, height)
 
 
 def _background_mask(

@@ -6,6 +6,7 @@ import logging
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import TypedDict
 
 import numpy as np
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
 from moebius.data.holes import draw_hole
+from moebius.data.limits import within
 from moebius.data.manifest import Record
 from moebius.data.pictures import Pictures
 from moebius.data.sample_spec import SampleSpec
@@ -58,19 +60,24 @@ class InpaintingSamples(Dataset[Sample]):
         records: what to draw from.
         spec: how to draw.
         max_unreadable: share of the records above which a draw fails.
+        timeout_s: seconds that one picture and its mask may take to be read; `None` is for ever.
 
     Raises:
         ValueError: no records, or `extra_foreground_mask` without a foreground record.
     """
 
     def __init__(
-        self, records: Sequence[Record], spec: SampleSpec, max_unreadable: float = 0.01
+        self,
+        records: Sequence[Record],
+        spec: SampleSpec,
+        max_unreadable: float = 0.01,
+        timeout_s: float | None = None,
     ) -> None:
         if not records:
             raise ValueError("no records to draw samples from")
         self.records = list(records)
         self.spec = spec
-        self.max_unreadable = max_unreadable
+        self.max_unreadable, self.timeout_s = max_unreadable, timeout_s
         self._foreground = [n for n, r in enumerate(self.records) if r.category == "foreground"]
         self._objects = [r.mask for r in self.records if r.category == "foreground" and r.mask]
         if spec.extra_foreground_mask and not self._foreground:
@@ -103,15 +110,16 @@ class InpaintingSamples(Dataset[Sample]):
 
         Raises:
             ValueError: more than `max_unreadable` of the records cannot be read.
+            TimeoutError: a record takes longer than `timeout_s`.
         """
         for item in self._stand_ins(epoch, index):
             number = self._record_number(item)
             if number in self._reasons:
                 continue
             # A fresh generator: what stands in must not depend on when the failure was noticed.
-            rng = self._rng(epoch, index)
+            draw = partial(self._draw_record, self.records[number], index, self._rng(epoch, index))
             try:
-                return self._draw_record(self.records[number], index, rng)
+                return within(self.timeout_s, self._hanging(number), draw)
             except UnreadableImage as error:
                 self._note_unreadable(number, error)
         raise ValueError(f"none of the {len(self.records)} images can be read: check the data")
@@ -148,6 +156,10 @@ class InpaintingSamples(Dataset[Sample]):
         place = int(np.flatnonzero(order == index)[0])
         yield from (int(item) for item in np.roll(order, -place)[1:])
 
+    def _hanging(self, number: int) -> str:
+        record = self.records[number]
+        return f"reading {record.name} ({record.image}; data.timeout_s is the limit)"
+
     def _note_unreadable(self, number: int, error: UnreadableImage) -> None:
         self._reasons[number] = str(error)
         logger.warning("skipped %s: %s", self.records[number].name, error)
@@ -178,7 +190,13 @@ class InpaintingSamples(Dataset[Sample]):
         )
 
 
-def fixed_pairs(records: Sequence[Record], spec: SampleSpec, count: int, seed: int) -> list[Sample]:
+def fixed_pairs(
+    records: Sequence[Record],
+    spec: SampleSpec,
+    count: int,
+    seed: int,
+    timeout_s: float | None = None,
+) -> list[Sample]:
     """Draw the crops and holes of a validation set, as they are: no flips, no dilation.
 
     Args:
@@ -186,6 +204,7 @@ def fixed_pairs(records: Sequence[Record], spec: SampleSpec, count: int, seed: i
         spec: how to draw; its `seed` is not used.
         count: how many pairs.
         seed: the same seed gives the same pairs.
+        timeout_s: seconds that one picture and its mask may take to be read.
 
     Returns:
         `count` samples whose holes take from 0.1 to 0.5 of the crop.
@@ -201,7 +220,7 @@ def fixed_pairs(records: Sequence[Record], spec: SampleSpec, count: int, seed: i
         flip_probability=0.0,
         channel_shuffle_probability=0.0,
     )
-    samples = InpaintingSamples(records, spec)
+    samples = InpaintingSamples(records, spec, timeout_s=timeout_s)
     pairs: list[Sample] = []
     for n in range(DRAWS_PER_PAIR * count):
         if len(pairs) == count:

@@ -13,6 +13,10 @@ logger = logging.getLogger(__name__)
 MANIFEST = "manifest.json"
 
 
+class NotSaved(RuntimeError):
+    """A checkpoint that could not be written: which, why, and what is left on its disk."""
+
+
 def checkpoint_name(step: int) -> str:
     """`step_000030`."""
     return f"step_{step:06d}"
@@ -29,11 +33,14 @@ def write_checkpoint(
         writers: file name to what writes it.
         keep: checkpoints to leave. One of a later step, which this run refused when it resumed,
             neither counts nor goes.
+
+    Raises:
+        NotSaved: the disk is full, or refuses; what was there before stays.
     """
     final, partial = root / checkpoint_name(step), root / f".{checkpoint_name(step)}.partial"
     shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
     try:
+        partial.mkdir(parents=True)
         for name, write in writers.items():
             write(partial / name)
             _sync(partial / name)
@@ -44,9 +51,14 @@ def write_checkpoint(
         shutil.rmtree(final, ignore_errors=True)
         os.replace(partial, final)
         _sync(root)
-    except BaseException:
+    except Exception as error:  # each writer has its own for a full disk
+        free = shutil.disk_usage(root.parent).free
+        raise NotSaved(
+            f"{final} cannot be written ({' '.join(str(error).split())}), {free / 2**20:,.0f} MiB "
+            "are free there; the checkpoint before is kept: make room, and the same command goes on"
+        ) from error
+    finally:
         shutil.rmtree(partial, ignore_errors=True)
-        raise
     written = [path for path in checkpoints_of(root) if checkpoint_step(path) <= step]
     for old in written[keep:]:
         shutil.rmtree(old, ignore_errors=True)

@@ -26,6 +26,7 @@ CHANGEABLE = (
     "training.keep_checkpoints",
     "data.workers",
     "data.latents_cache",
+    "data.timeout_s",
     "validation.every",
     "trackers",
 )

@@ -21,11 +21,13 @@ from moebius.models.architectures import resolve
 from moebius.operations.gauges import gauged
 from moebius.profile import measure_latency
 from moebius.recipes import teacher_folder, teacher_recipe
+from moebius.restarts import last_line
 from moebius.sweeps.halving import halving
 from moebius.sweeps.searching import Study, proposals
+from moebius.sweeps.stalls import ERROR, ends_when_stalled
 from moebius.sweeps.standings import architecture_key
 from moebius.sweeps.trials import Trial, base_recipe, promoted_recipe, warm_start
-from moebius.train import last_line, launch, parse_recipe, quiet
+from moebius.train import launch, parse_recipe, quiet
 
 Run = Callable[[Recipe, Path, Path], dict[str, Any]]
 """Trains a recipe in a folder, with what runs share in another, and returns its result."""
@@ -170,6 +172,7 @@ def check_in_process(sweep: Sweep) -> None:
         "search": sweep.search is not None,
         "scheduler": sweep.scheduler.name != "all",
         "workers": sweep.workers > 1,
+        "stall_s": sweep.stall_s is not None,
     }
     if any(asked.values()):
         keys = ", ".join(key for key, there in asked.items() if there)
@@ -193,7 +196,7 @@ def run_in_process(trials: Sequence[Trial], out: Path) -> dict[str, str]:
 
 def _keep_traceback(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    write_text(folder / "error.txt", traceback.format_exc())
+    write_text(folder / ERROR, traceback.format_exc())
 
 
 def _job_maker(sweep: Sweep, out: Path) -> Callable[[Trial], dict[str, Any]]:
@@ -206,6 +209,7 @@ def _job_maker(sweep: Sweep, out: Path) -> Callable[[Trial], dict[str, Any]]:
             "folder": str(trial.folder.absolute()),
             "shared": str(out.absolute()),
             "workers": sweep.workers,
+            "stall_s": sweep.stall_s,
             "resources": sweep.resources.model_dump(),
         }
 
@@ -216,9 +220,12 @@ def _errors(grid: Any) -> dict[str, str]:
     """Why trials failed, by label: their process died, or Python raised."""
     errors = {}
     for result in grid:
-        label = (result.config or {})["job"]["label"]
+        job = (result.config or {})["job"]
+        label, left = job["label"], Path(job["folder"]) / ERROR
         if result.error is not None:
-            errors[label] = last_line(result.error)
+            # A process that ended itself has left why; Ray knows only that it is gone.
+            reasons = left.read_text().splitlines() if left.is_file() else []
+            errors[label] = reasons[-1] if reasons else last_line(result.error)
         elif "failed" in (result.metrics or {}):
             errors[label] = result.metrics["failed"]
     return errors
@@ -231,16 +238,18 @@ def ray_trial(config: dict[str, Any]) -> None:
     job = config["job"]
     recipe, folder, shared = parse_recipe(job["recipe"]), Path(job["folder"]), Path(job["shared"])
     quiet()
+    (folder / ERROR).unlink(missing_ok=True)  # of an earlier try
     try:
-        if job["workers"] == 1:
-            from ray.util.metrics import Gauge
+        with ends_when_stalled(folder, job["stall_s"]):
+            if job["workers"] == 1:
+                from ray.util.metrics import Gauge
 
-            train_run(recipe, folder, shared, gauged(tune.report, Gauge, run_name(folder)))
-        else:
-            from ray.tune.integration.ray_train import TuneReportCallback
+                train_run(recipe, folder, shared, gauged(tune.report, Gauge, run_name(folder)))
+            else:
+                from ray.tune.integration.ray_train import TuneReportCallback
 
-            workers = Workers(job["workers"], **job["resources"])
-            launch(recipe, folder, shared, workers, [TuneReportCallback()])
+                workers = Workers(job["workers"], **job["resources"])
+                launch(recipe, folder, shared, workers, [TuneReportCallback()])
     except Exception as error:
         # What Python raises would be raised again; only a process that dies is worth a retry.
         _keep_traceback(folder)

@@ -14,6 +14,7 @@ from moebius.evaluation import scores as protocol_scores
 from moebius.evaluation.tables import PLANNED, Metric, Row
 from moebius.models.architectures import resolve
 from moebius.models.complexity import measure_complexity
+from moebius.sweeps.stalls import ERROR
 from moebius.sweeps.trials import DURING_TRAINING, Trial
 
 METRICS = {
@@ -247,7 +248,7 @@ def _error(standing: Standing, errors: Mapping[str, str]) -> str | None:
 
 
 def _stored_error(trial: Trial) -> str:
-    path = trial.folder / "error.txt"
+    path = trial.folder / ERROR
     lines = path.read_text().splitlines() if path.is_file() else []
     return lines[-1].strip() if lines else "did not finish"
 

@@ -1,7 +1,11 @@
 """The stream of samples: repeatable, complete, and steadfast against broken files."""
 
+import json
 import logging
+import os
 import pickle
+import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -196,6 +200,61 @@ def test_too_many_unreadable_stop_the_run(folder: Path):
         [samples[n] for n in range(16)]
     with pytest.raises(ValueError, match="1 of 8 images"):
         InpaintingSamples(records, SPEC).draw(0, 2)
+
+
+def test_every_kind_of_bad_file_is_skipped_by_name_and_odd_ones_are_read(tmp_path: Path, caplog):
+    """A manifest as they come: what can be read is read, the rest is named with its reason."""
+    rng = np.random.default_rng(0)
+    good = Image.fromarray(rng.integers(0, 256, (40, 60, 3), np.uint8))
+    good.save(tmp_path / "good.png")
+    good.convert("CMYK").save(tmp_path / "cmyk.jpg")
+    good.save(tmp_path / "moving.gif", save_all=True, append_images=[Image.new("RGB", (60, 40))])
+    whole = (tmp_path / "good.png").read_bytes()
+    (tmp_path / "cut.png").write_bytes(whole[: len(whole) // 2])
+    (tmp_path / "empty.png").write_bytes(b"")
+    (tmp_path / "text.png").write_text("no picture")
+    # A header of 50,000 x 50,000 pixels: 7.5 GB once decoded.
+    header = b"IHDR" + struct.pack(">IIBBBBB", 50_000, 50_000, 8, 2, 0, 0, 0)
+    chunk = struct.pack(">I", 13) + header + struct.pack(">I", zlib.crc32(header))
+    (tmp_path / "huge.png").write_bytes(whole[:8] + chunk + whole[33:])
+    Image.new("L", (40, 60), 255).save(tmp_path / "upright.png")
+    Image.new("L", (30, 20), 255).save(tmp_path / "half.png")
+    lines = [{"image": name} for name in ("good.png", "good.png", "cmyk.jpg", "moving.gif")]
+    lines += [{"image": name} for name in ("cut.png", "empty.png", "text.png", "huge.png")]
+    lines += [{"image": "absent.png"}, {"image": "good.png", "mask": "upright.png"}]
+    lines += [{"image": "good.png", "mask": "half.png"}]
+    text = "".join(json.dumps({**line, "category": "background"}) + "\n" for line in lines)
+    (tmp_path / "all.jsonl").write_text(text)
+    spec = SampleSpec(size=32, short_side=40, scene_mask_probability=0.0)
+    samples = InpaintingSamples(read_records(tmp_path / "all.jsonl"), spec, max_unreadable=0.6)
+    with caplog.at_level(logging.WARNING):
+        drawn = [samples.draw(0, index) for index in range(len(lines))]
+    # Two lines of one picture are two samples.
+    assert [drawn[n]["name"] for n in (0, 1)] == ["good.png", "good.png"]
+    assert not torch.equal(drawn[0]["mask"], drawn[1]["mask"])
+    assert [drawn[n]["name"] for n in (2, 3, 10)] == ["cmyk.jpg", "moving.gif", "good.png"]
+    skipped = sorted(record.getMessage() for record in caplog.records)
+    reasons = {
+        "absent.png": "No such file",
+        "cut.png": "truncated",
+        "empty.png": "cannot identify",
+        "good.png": "of 40x60 pixels is not of its picture (60x40",
+        "huge.png": "exceeds limit",
+        "text.png": "cannot identify",
+    }
+    assert len(skipped) == len(reasons) == len(samples.unreadable)
+    for (name, reason), line in zip(reasons.items(), skipped, strict=True):
+        assert line.startswith(f"skipped {name}: ") and reason in line and "\n" not in line
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_picture_that_hangs_stops_the_run_by_name(tmp_path: Path, workers: int):
+    """Nobody writes into the pipe, so opening it for reading never returns."""
+    os.mkfifo(tmp_path / "pipe.png")
+    (tmp_path / "all.jsonl").write_text('{"image": "pipe.png", "category": "background"}\n')
+    samples = InpaintingSamples(read_records(tmp_path / "all.jsonl"), SPEC, timeout_s=0.3)
+    with pytest.raises(TimeoutError, match=r"reading pipe\.png .*data\.timeout_s.* than 0\.3 s"):
+        next(iter(DataLoader(samples, 1, num_workers=workers)))
 
 
 def test_nothing_readable_is_an_error_at_any_share(folder: Path):

@@ -1,0 +1,99 @@
+"""Runs and sweeps in processes of their own that are killed at a chosen point.
+
+They are forked from a server that has imported moebius once, so a kill costs no new start.
+"""
+
+import multiprocessing
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+CONTEXT = multiprocessing.get_context("forkserver")
+CHANGES = {"os.mkdir", "os.rename", "os.remove", "os.rmdir", "shutil.rmtree", "shutil.copyfile"}
+"""Events of Python's audit that change files."""
+CONTEXT.set_forkserver_preload(["moebius.torchvision_schemas", "moebius.tune"])
+
+
+def run_apart(target: Callable[..., None], *args: Any, kill_after_s: float | None = None) -> int:
+    """Calls in a process of its own; returns its exit code, -9 where it was killed."""
+    process = CONTEXT.Process(target=target, args=args)
+    process.start()
+    process.join(kill_after_s)
+    if kill_after_s is not None:
+        process.kill()
+    process.join()
+    assert process.exitcode is not None
+    return process.exitcode
+
+
+def train(
+    recipe: dict[str, Any], folder: Path, kill_step: int | None = None, kill_sync: int | None = None
+) -> None:
+    """Trains; killed in a step, or at so many of its checkpoints' `fsync`s, counted from 1.
+
+    Every step that is taken is added to `steps.txt`.
+    """
+    from moebius.assembly import train_run
+    from moebius.distill.trainer import Trainer
+    from moebius.recipes import read_recipe
+
+    plain_rate, plain_sync, syncs = Trainer._set_learning_rate, os.fsync, [0]
+
+    def rate(self: Trainer) -> float:
+        with (folder.parent / f"{folder.name}-steps.txt").open("a") as file:
+            file.write(f"{self.step + 1}\n")
+        if self.step + 1 == kill_step:  # the gradients are there, the update is not
+            os.kill(os.getpid(), signal.SIGKILL)
+        return plain_rate(self)
+
+    def sync(descriptor: int) -> None:
+        syncs[0] += 1
+        if syncs[0] == kill_sync:
+            os.kill(os.getpid(), signal.SIGKILL)
+        plain_sync(descriptor)
+
+    Trainer._set_learning_rate = rate  # type: ignore[method-assign]
+    os.fsync = sync  # type: ignore[assignment]
+    train_run(read_recipe(recipe), folder, folder.parent)
+
+
+def sweep(path: Path, overrides: tuple[str, ...], out: Path, kill: int | str = 0) -> None:
+    """Runs a sweep in one process, killed at a change to files under its folder.
+
+    Args:
+        path: the sweep's file.
+        overrides: of its keys.
+        out: its folder; how many changes there were is left in `changes.txt` beside it.
+        kill: before which change: the so-manieth, counted from 1, or the first whose path has
+            this text.
+    """
+    from moebius.tune import Options, main
+
+    count, root = [0], str(out.absolute())
+
+    def watch(event: str, args: tuple[Any, ...]) -> None:
+        writes = event == "open" and isinstance(args[1], str) and args[1][:1] in "wax"
+        if not (writes or event in CHANGES) or not str(args[0]).startswith(root):
+            return
+        count[0] += 1
+        if count[0] == kill or (isinstance(kill, str) and kill in str(args[0])):
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    sys.addaudithook(watch)
+    main(Options(path, overrides, out=out, in_process=True))
+    (out.parent / "changes.txt").write_text(str(count[0]))
+
+
+def hang(folder: Path, limit: float) -> None:
+    """A trial that logs one step and then hangs."""
+    from moebius.distill.run_folder import RunFolder
+    from moebius.sweeps.stalls import ends_when_stalled
+
+    folder.mkdir()
+    with ends_when_stalled(folder, limit):
+        RunFolder(folder).log({"step": 2})
+        time.sleep(600)

@@ -1,0 +1,181 @@
+"""What happens to runs and sweeps that are killed, run out of disk, or find damage; without Ray."""
+
+import logging
+import random
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from killing import run_apart, sweep, train
+
+from moebius.assembly import train_run
+from moebius.distill.checkpoints import NotSaved, newest_checkpoint
+from moebius.distill.run_folder import RunFolder
+from moebius.recipes import read_recipe
+
+KILLED = -9
+
+
+@pytest.fixture
+def recipe(tiny_recipe: dict[str, Any]) -> dict[str, Any]:
+    """Six steps, a checkpoint every second one, no teacher."""
+    return {**tiny_recipe, "distill": {"losses": ["task"]}}
+
+
+@pytest.fixture
+def undisturbed(recipe, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder of a run that nothing has happened to; made once."""
+    folder = tmp_path_factory.getbasetemp() / "undisturbed"
+    if not folder.exists():
+        assert run_apart(train, recipe, folder) == 0
+    return folder
+
+
+def weights(folder: Path) -> bytes:
+    """Of the model that a run or sweep has left."""
+    return (folder / "model" / "denoiser" / "diffusion_pytorch_model.safetensors").read_bytes()
+
+
+def steps_taken(folder: Path) -> list[int]:
+    """Every step that a run has taken, those that were lost and taken again too."""
+    return [int(n) for n in (folder.parent / f"{folder.name}-steps.txt").read_text().split()]
+
+
+def test_killed_in_steps_it_loses_what_was_not_saved_and_ends_the_same(
+    recipe, undisturbed: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "killed"
+    for step in (1, 4, 6):
+        assert run_apart(train, recipe, run, step) == KILLED
+    assert run_apart(train, recipe, run) == 0
+    assert steps_taken(run) == [1, 1, 2, 3, 4, 3, 4, 5, 6, 5, 6]
+    assert weights(run) == weights(undisturbed)
+    losses = [
+        [line["loss/total"] for line in RunFolder(folder).read_metrics()]
+        for folder in (undisturbed, run)
+    ]
+    assert losses[0] == losses[1] and len(losses[0]) == 3
+
+
+def test_killed_anywhere_in_a_checkpoint_it_goes_on_from_the_one_before(
+    recipe, undisturbed: Path, tmp_path: Path
+) -> None:
+    """Four files, their manifest, the folder, and the folder of folders are brought to the disk."""
+    run = tmp_path / "killed"
+    for sync in range(1, 8):
+        assert run_apart(train, recipe, run, None, sync) == KILLED
+        saved = newest_checkpoint(run / "checkpoints")
+        assert (saved is not None) == (sync == 7), "only what is whole counts"
+    assert run_apart(train, recipe, run) == 0
+    assert steps_taken(run) == [1, 2] * 7 + [3, 4, 5, 6]
+    assert weights(run) == weights(undisturbed)
+
+
+def test_a_damaged_checkpoint_costs_its_steps_and_one_line(
+    recipe, undisturbed: Path, tmp_path: Path, caplog
+) -> None:
+    run = tmp_path / "run"
+    assert run_apart(train, recipe, run, 5) == KILLED
+    (run / "checkpoints" / "step_000004" / "optimizer.pt").unlink()
+    with caplog.at_level(logging.WARNING):
+        train_run(read_recipe(recipe), run, tmp_path)
+    refused = [r.getMessage() for r in caplog.records if "refused" in r.getMessage()]
+    assert len(refused) == 1 and "step_000004 is refused: optimizer.pt is missing" in refused[0]
+    assert weights(run) == weights(undisturbed)
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk that holds one checkpoint and a half."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    if mount("-t", "tmpfs", "-o", "size=1600k", "tmpfs", disk):
+        pytest.skip("mounting needs root")
+    try:
+        yield disk
+    finally:
+        subprocess.run(["umount", "-l", disk], check=True)
+
+
+def mount(*arguments: str | Path) -> int:
+    return subprocess.run(["mount", *arguments], capture_output=True).returncode
+
+
+def test_a_full_disk_stops_the_run_and_keeps_the_checkpoint_before(
+    recipe, small_disk: Path, undisturbed: Path, tmp_path: Path
+) -> None:
+    run = small_disk / "run"
+    with pytest.raises(NotSaved) as caught:
+        train_run(read_recipe(recipe), run, tmp_path)
+    (line,) = str(caught.value).splitlines()
+    assert "step_000004 cannot be written" in line and "No space left on device" in line
+    saved = newest_checkpoint(run / "checkpoints")
+    assert saved is not None and [saved] == list((run / "checkpoints").iterdir())
+    assert saved.name == "step_000002"
+    assert mount("-o", "remount,size=64m", small_disk) == 0
+    train_run(read_recipe(recipe), run, tmp_path)
+    assert weights(run) == weights(undisturbed)
+
+
+QUICKSTART = Path(__file__).parents[1] / "ablations" / "quickstart.yaml"
+SHRUNKEN = (
+    "recipe.model={widths: [8, 8, 16], norm_groups: 8, heads: 4, lcg_dim: 16, context_dim: 8, "
+    "latent_size: 8}",
+    "recipe.teacher.train={model: {widths: [8, 8, 16, 16]}, training: {steps: 4}}",
+    "recipe.data={size: 64, short_side: [64, 96], cache: 16}",
+    "recipe.training={steps: 6, global_batch: 4, log_every: 2, checkpoint_every: 2}",
+    "recipe.validation={pairs: 2, steps: 2, pictures: 2}",
+    "promote.overrides={training.steps: 10}",
+)
+
+
+def outcome(out: Path) -> dict[str, bytes]:
+    """What a sweep is run for: its table, and the promoted weights."""
+    return {"table": (out / "results.csv").read_bytes(), "weights": weights(out)}
+
+
+@pytest.fixture
+def undisturbed_sweep(tmp_path: Path) -> Path:
+    """Folder of the quickstart sweep, shrunken and let alone."""
+    out = tmp_path / "undisturbed"
+    assert run_apart(sweep, QUICKSTART, SHRUNKEN, out) == 0
+    return out
+
+
+def test_a_sweep_that_is_killed_again_and_again_ends_with_the_same_table(
+    undisturbed_sweep: Path, tmp_path: Path
+) -> None:
+    """Before random changes to its files, and while it promotes."""
+    changes, kills = int((tmp_path / "changes.txt").read_text()), 4
+    rng, out = random.Random(0), tmp_path / "killed"
+    for _ in range(kills):
+        # So few that the sweep cannot end before the last of them.
+        change = rng.randint(1, changes // kills)
+        assert run_apart(sweep, QUICKSTART, SHRUNKEN, out, change) == KILLED
+    for text in ("promoted/checkpoints/step_000008", "/.model.partial", "/.results.tex"):
+        assert run_apart(sweep, QUICKSTART, SHRUNKEN, out, text) == KILLED
+    assert run_apart(sweep, QUICKSTART, SHRUNKEN, out) == 0
+    assert outcome(out) == outcome(undisturbed_sweep)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+def test_a_sweep_that_is_killed_at_twenty_random_moments_ends_with_the_same_table(
+    tmp_path: Path,
+) -> None:
+    whole, out, rng = tmp_path / "undisturbed", tmp_path / "killed", random.Random(0)
+    start = time.monotonic()
+    assert run_apart(sweep, QUICKSTART, SHRUNKEN, whole) == 0
+    took = time.monotonic() - start
+    stages = []
+    for _ in range(20):
+        # Some come so early that the process has not begun, some when the sweep is finished.
+        run_apart(sweep, QUICKSTART, SHRUNKEN, out, kill_after_s=rng.uniform(0, took / 4))
+        stages.append(len(list(out.rglob("result.json"))))
+    assert run_apart(sweep, QUICKSTART, SHRUNKEN, out) == 0
+    print(f"undisturbed {took:.1f} s; runs finished at each kill: {stages}")
+    assert stages[-1] > 0, "no kill came while the sweep was under way"
+    assert outcome(out) == outcome(whole)

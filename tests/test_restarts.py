@@ -1,0 +1,190 @@
+"""A run on Ray goes on by itself when a worker, its controller or a node is lost."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from moebius import restarts
+from moebius.assembly import train_run
+from moebius.distill.checkpoints import NotSaved, write_checkpoint
+from moebius.recipes import read_recipe
+
+pytest.importorskip("ray")
+from ray.exceptions import ActorDiedError, OutOfMemoryError
+from ray.train.v2._internal.exceptions import (
+    UserExceptionWithTraceback,
+    WorkerHealthCheckFailedError,
+)
+from ray.train.v2.api.exceptions import ControllerError, WorkerGroupError
+
+PLUGIN = '''
+"""Kills {victim} once, with the gradients of step 4 there and its update not."""
+import os, signal, time
+from pathlib import Path
+from moebius.distill.trainer import Trainer
+
+STEPS, plain = Path({steps!r}), Trainer._set_learning_rate
+
+def siblings(title):
+    """Processes of this node's Ray by their title: another Ray may run beside."""
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            parent = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
+            if parent == os.getppid() and title in (folder / "cmdline").read_text():
+                yield int(folder.name)
+        except OSError:
+            continue
+
+def rate(self):
+    first = "4" not in STEPS.read_text().split() if STEPS.exists() else True
+    with STEPS.open("a") as file:
+        file.write(f"{{self.step + 1}}\\n")
+    if first and self.step + 1 == 4:
+        if {victim!r} == "worker":
+            os.kill(os.getpid(), signal.SIGKILL)
+        (controller,) = siblings("TrainController")
+        os.kill(controller, signal.SIGKILL)
+        time.sleep(600)  # Ray ends who has lost its owner
+    return plain(self)
+
+Trainer._set_learning_rate = rate
+'''
+
+
+@pytest.mark.ray
+@pytest.mark.parametrize("victim", ["worker", "controller"])
+def test_a_run_goes_on_when_a_process_of_it_is_killed(
+    tiny_recipe, write_yaml, tmp_path: Path, victim: str
+) -> None:
+    recipe = {**tiny_recipe, "distill": {"losses": ["task"]}}
+    train_run(read_recipe(recipe), tmp_path / "undisturbed", tmp_path)
+    steps, run = tmp_path / "steps.txt", tmp_path / "run"
+    (tmp_path / "kills_once.py").write_text(PLUGIN.format(victim=victim, steps=str(steps)))
+    path = write_yaml("killed.yaml", {**recipe, "plugins": ["kills_once"]})
+    search = [str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])]
+    done = subprocess.run(
+        [sys.executable, "-m", "moebius.train", "--recipe", path, "--out", run],
+        capture_output=True,
+        text=True,
+        env={
+            **os.environ,
+            "PYTHONPATH": os.pathsep.join(search),
+            "RAY_memory_monitor_refresh_ms": "0",  # what else runs here must not decide
+        },
+        timeout=290,
+    )
+    assert done.returncode == 0, done.stderr
+    notices = [line for line in done.stderr.splitlines() if "going on from step" in line]
+    what = "worker 0 of the run was lost" if victim == "worker" else "the run's controller was lost"
+    assert notices == [f"{what}; going on from step 2"]
+    assert steps.read_text().split() == ["1", "2", "3", "4", "3", "4", "5", "6"]
+    saved = "model/denoiser/diffusion_pytorch_model.safetensors"
+    assert (run / saved).read_bytes() == (tmp_path / "undisturbed" / saved).read_bytes()
+
+
+class Fits:
+    """Trainers whose fits end as told, one after the other."""
+
+    def __init__(self, *ends: Exception | None) -> None:
+        self.ends, self.made = list(ends), 0
+
+    def __call__(self) -> Any:
+        self.made += 1
+        return SimpleNamespace(fit=self.fit)
+
+    def fit(self) -> None:
+        end = self.ends.pop(0)
+        if end is not None:
+            raise end
+
+
+def lost(*ranks: int, **raised: Exception) -> WorkerGroupError:
+    failures: dict[int, Exception] = {
+        rank: WorkerHealthCheckFailedError("gone", failure=ActorDiedError()) for rank in ranks
+    }
+    for name, error in raised.items():
+        text = f"Traceback ...\n{type(error).__name__}: {error}\n"
+        failures[int(name[1:])] = UserExceptionWithTraceback(error, text)
+    return WorkerGroupError("...", failures)
+
+
+def test_what_is_lost_is_named_and_counted_anew_after_a_checkpoint(tmp_path: Path, capsys) -> None:
+    def save(step: int) -> Exception:
+        write_checkpoint(tmp_path, step, {}, keep=9)
+        return ActorDiedError()
+
+    fits = Fits(lost(1), ControllerError(RuntimeError("no room")), ActorDiedError(), None)
+    restarts.fit(fits, tmp_path)
+    assert fits.made == 4
+    assert capsys.readouterr().err.splitlines() == [
+        "worker 1 of the run was lost; going on from step 0",
+        "the run's workers did not start (no room); going on from step 0",
+        "the run's controller was lost; going on from step 0",
+    ]
+    restarts.fit(Fits(OutOfMemoryError("a\npage"), None), tmp_path)
+    assert "out of memory; going on from step 0" in capsys.readouterr().err
+    with pytest.raises(RuntimeError, match="given up after 3 restarts .* goes on from step 0"):
+        restarts.fit(Fits(*[ActorDiedError()] * 4), tmp_path)
+
+    class Saves(Fits):
+        def fit(self) -> None:
+            save(10 * (7 - len(self.ends)))
+            super().fit()
+
+    restarts.fit(Saves(*[ActorDiedError()] * 6, None), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (lost(r0=ValueError("no data at x")), "ValueError: no data at x"),
+        (lost(r0=KeyError("x")), "KeyError: 'x'"),
+        # A worker that stops by itself ends the others, too: its word counts.
+        (lost(0, r1=NotSaved("disk")), "NotSaved: disk"),
+        (lost(r0=RuntimeError("peer closed"), r1=FloatingPointError("nan")), "nan"),
+    ],
+)
+def test_what_python_raises_is_not_tried_again(tmp_path: Path, error, said: str) -> None:
+    fits = Fits(error)
+    with pytest.raises(RuntimeError, match=re.escape(said)):
+        restarts.fit(fits, tmp_path)
+    assert fits.made == 1
+
+
+def test_who_lost_a_peer_is_tried_again(tmp_path: Path, capsys) -> None:
+    restarts.fit(Fits(lost(1, r0=RuntimeError("connection closed by peer")), None), tmp_path)
+    assert "worker 1 of the run was lost" in capsys.readouterr().err
+
+
+def test_a_run_waits_until_the_cluster_has_room_again(tmp_path: Path, capsys, monkeypatch) -> None:
+    monkeypatch.setattr(restarts, "POLL_S", 0.0)
+    fits, refusals = Fits(lost(0), None), [None, "3 workers do not fit", "3 do not fit", None]
+
+    def make() -> Any:
+        refusal = refusals.pop(0)
+        if refusal is not None:
+            raise ValueError(refusal)
+        return fits()
+
+    restarts.fit(make, tmp_path)
+    assert refusals == []
+    assert "waiting for a node: 3 workers do not fit" in capsys.readouterr().err
+    monkeypatch.setattr(restarts, "WAIT_S", -1.0)
+    refusals[:] = [None, "3 workers do not fit"]
+    fits.ends[:] = [lost(0)]
+    with pytest.raises(RuntimeError, match="no node came back .* 3 workers do not fit"):
+        restarts.fit(make, tmp_path)
+
+
+def test_a_cluster_that_is_too_small_is_refused_at_once(tmp_path: Path) -> None:
+    def make() -> Any:
+        raise ValueError("2 workers do not fit")
+
+    with pytest.raises(ValueError, match="do not fit"):
+        restarts.fit(make, tmp_path)
