@@ -164,8 +164,12 @@ def test_refuses_weights_that_do_not_fit(state, tmp_path):
     with pytest.raises(ValueError, match="No E-LatentLPIPS weights at"):
         ELatentLPIPS(tmp_path / "absent.pth")
     (tmp_path / "code.pth").write_bytes(pickle.dumps(Path("x"), protocol=2))
-    with pytest.raises(ValueError, match="holds more than tensors"):
+    with pytest.raises(ValueError, match="code.pth is no file of weights alone.*huggingface"):
         ELatentLPIPS(tmp_path / "code.pth")
+    for name in ("cut.pth", "cut.safetensors"):
+        (tmp_path / name).write_bytes(b"PK\x03\x04 and no more")
+        with pytest.raises(ValueError, match=f"{name} cannot be read.*huggingface"):
+            ELatentLPIPS(tmp_path / name)
 
 
 def test_no_weights_names_the_remedies():
