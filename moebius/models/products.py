@@ -42,9 +42,8 @@ class Product(nn.Linear):
     def forward(self, x: Tensor) -> Tensor:
         """(..., inputs) -> (..., outputs)."""
         if _by_onednn(x):
-            return torch.ops.mkldnn._linear_pointwise(
-                x, self.weight, self.bias, self.activation, [], ""
-            )
+            run = _traced if torch.compiler.is_compiling() else _onednn
+            return run(x, self.weight, self.bias, self.activation)
         return _AFTERWARDS[self.activation](super().forward(x))
 
 
@@ -63,6 +62,19 @@ class PointwiseConv(nn.Module):
 def has_bfloat16() -> bool:
     """Whether this CPU computes in bfloat16."""
     return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+
+
+def _onednn(x: Tensor, weight: Tensor, bias: Tensor | None, activation: str) -> Tensor:
+    return torch.ops.mkldnn._linear_pointwise(x, weight, bias, activation, [], "")
+
+
+# A compiler takes oneDNN's own operator with weights in its packed form only.
+_traced = torch.library.custom_op("moebius::onednn_product", _onednn, mutates_args=())
+
+
+@_traced.register_fake
+def _shape(x: Tensor, weight: Tensor, bias: Tensor | None, activation: str) -> Tensor:
+    return x.new_empty(*x.shape[:-1], weight.shape[0])
 
 
 def _by_onednn(x: Tensor) -> bool:

@@ -44,3 +44,20 @@ def test_onednn_takes_float32_only_where_it_may() -> None:
     assert products._by_onednn(x) and not products._by_onednn(x.double())
     with torch.backends.mkldnn.flags(enabled=False):
         assert not products._by_onednn(x)
+
+
+@pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="no oneDNN")
+def test_a_compiler_sees_an_operator_that_it_need_not_understand() -> None:
+    names: list[str] = []
+
+    def backend(graph: torch.fx.GraphModule, inputs):
+        names.extend(str(node.target) for node in graph.graph.nodes)
+        return graph.forward
+
+    layer, x = nn.Linear(24, 40), torch.randn(2, 24)
+    product = Product(layer, "swish")
+    with torch.no_grad():
+        compiled = torch.compile(product, backend=backend, fullgraph=True)
+        torch.testing.assert_close(compiled(x), product(x))
+    assert any("onednn_product" in name for name in names)
+    assert not any("_linear_pointwise" in name for name in names)
