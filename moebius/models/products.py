@@ -14,6 +14,11 @@ from torch.nn import functional as F
 
 from moebius.blocks.local_lambda import as_grid, as_tokens
 
+# Asked once: a compiler cannot follow the questions.
+ONEDNN = torch.backends.mkldnn.is_available()
+BFLOAT16 = ONEDNN and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+"""Whether this CPU computes in bfloat16."""
+
 Activation = Literal["none", "relu", "swish"]
 
 _AFTERWARDS: dict[Activation, Callable[[Tensor], Tensor]] = {
@@ -59,11 +64,6 @@ class PointwiseConv(nn.Module):
         return as_grid(self.product(as_tokens(x)), (x.shape[2], x.shape[3]))
 
 
-def has_bfloat16() -> bool:
-    """Whether this CPU computes in bfloat16."""
-    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
-
-
 def _onednn(x: Tensor, weight: Tensor, bias: Tensor | None, activation: str) -> Tensor:
     return torch.ops.mkldnn._linear_pointwise(x, weight, bias, activation, [], "")
 
@@ -78,9 +78,6 @@ def _shape(x: Tensor, weight: Tensor, bias: Tensor | None, activation: str) -> T
 
 
 def _by_onednn(x: Tensor) -> bool:
-    return (
-        x.device.type == "cpu"
-        and torch.backends.mkldnn.is_available()
-        and torch.backends.mkldnn.enabled
-        and (x.dtype == torch.float32 or (x.dtype == torch.bfloat16 and has_bfloat16()))
-    )
+    if x.device.type != "cpu" or not ONEDNN:
+        return False
+    return x.dtype == torch.float32 or (x.dtype == torch.bfloat16 and BFLOAT16)
