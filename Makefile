@@ -37,13 +37,8 @@ lint: $(INSTALLED)  ## Check style and types
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-bench: $(INSTALLED)  ## Run every benchmark
-	@set -e; found=; \
-	for script in benchmarks/[a-z]*.py; do \
-		[ -f "$$script" ] || continue; \
-		found=yes; echo "== $$script"; $(BIN)/python "$$script"; \
-	done; \
-	[ -n "$$found" ] || echo "no benchmarks yet"
+bench: $(INSTALLED)  ## Run every benchmark (10 minutes), write benchmarks/results.json
+	$(BIN)/python benchmarks/_all.py
 
 clean:  ## Remove .venv, caches and build outputs; runs/ stays
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

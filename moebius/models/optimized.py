@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from moebius.models.denoiser import Denoiser, DenoiserOutput
 from moebius.models.graphed import Graphed
 from moebius.models.inference_forms import use_inference_forms
-from moebius.models.products import has_bfloat16
+from moebius.models.products import BFLOAT16
 
 logger = logging.getLogger(__name__)
 
@@ -127,7 +127,7 @@ class _Attempt:
 
 
 def _usable(dtype: torch.dtype, device: torch.device) -> torch.dtype:
-    if dtype == torch.bfloat16 and device.type == "cpu" and not has_bfloat16():
+    if dtype == torch.bfloat16 and device.type == "cpu" and not BFLOAT16:
         logger.warning("this CPU has no bfloat16: the denoiser runs in float32")
         return torch.float32
     return dtype

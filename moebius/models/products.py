@@ -14,6 +14,11 @@ from torch.nn import functional as F
 
 from moebius.blocks.local_lambda import as_grid, as_tokens
 
+# Asked once: a compiler cannot follow the questions.
+ONEDNN = torch.backends.mkldnn.is_available()
+BFLOAT16 = ONEDNN and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+"""Whether this CPU computes in bfloat16."""
+
 Activation = Literal["none", "relu", "swish"]
 
 _AFTERWARDS: dict[Activation, Callable[[Tensor], Tensor]] = {
@@ -42,9 +47,8 @@ class Product(nn.Linear):
     def forward(self, x: Tensor) -> Tensor:
         """(..., inputs) -> (..., outputs)."""
         if _by_onednn(x):
-            return torch.ops.mkldnn._linear_pointwise(
-                x, self.weight, self.bias, self.activation, [], ""
-            )
+            run = _traced if torch.compiler.is_compiling() else _onednn
+            return run(x, self.weight, self.bias, self.activation)
         return _AFTERWARDS[self.activation](super().forward(x))
 
 
@@ -60,15 +64,20 @@ class PointwiseConv(nn.Module):
         return as_grid(self.product(as_tokens(x)), (x.shape[2], x.shape[3]))
 
 
-def has_bfloat16() -> bool:
-    """Whether this CPU computes in bfloat16."""
-    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+def _onednn(x: Tensor, weight: Tensor, bias: Tensor | None, activation: str) -> Tensor:
+    return torch.ops.mkldnn._linear_pointwise(x, weight, bias, activation, [], "")
+
+
+# A compiler takes oneDNN's own operator with weights in its packed form only.
+_traced = torch.library.custom_op("moebius::onednn_product", _onednn, mutates_args=())
+
+
+@_traced.register_fake
+def _shape(x: Tensor, weight: Tensor, bias: Tensor | None, activation: str) -> Tensor:
+    return x.new_empty(*x.shape[:-1], weight.shape[0])
 
 
 def _by_onednn(x: Tensor) -> bool:
-    return (
-        x.device.type == "cpu"
-        and torch.backends.mkldnn.is_available()
-        and torch.backends.mkldnn.enabled
-        and (x.dtype == torch.float32 or (x.dtype == torch.bfloat16 and has_bfloat16()))
-    )
+    if x.device.type != "cpu" or not ONEDNN:
+        return False
+    return x.dtype == torch.float32 or (x.dtype == torch.bfloat16 and BFLOAT16)

@@ -19,8 +19,9 @@ class UpsampledConv(nn.Module):
 
     def __init__(self, sampler: Upsample2D) -> None:
         super().__init__()
-        conv = self.conv = sampler.conv
+        conv = sampler.conv
         assert isinstance(conv, nn.Conv2d) and conv.kernel_size == (3, 3)
+        self.conv = conv
         self.convs = nn.ModuleList(
             _conv(conv, torch.stack([_sum(rows, part, 3) for part in across], 3))
             for down in PARTS
@@ -35,7 +36,7 @@ class UpsampledConv(nn.Module):
         if output_size is not None and tuple(output_size) != doubled:
             return self.conv(F.interpolate(x, size=output_size))  # its last cells count once
         padded = F.pad(x, (1, 1, 1, 1))
-        out = x.new_empty(batch, *doubled, self.convs[0].out_channels).permute(0, 3, 1, 2)
+        out = x.new_empty(batch, *doubled, self.conv.out_channels).permute(0, 3, 1, 2)
         for index, conv in enumerate(self.convs):
             down, across = divmod(index, 2)
             seen = padded[:, :, down : down + height + 1, across : across + width + 1]

@@ -100,7 +100,7 @@ def test_bfloat16_stays_near_and_hands_out_what_came_in() -> None:
 
 
 def test_a_cpu_without_bfloat16_is_told(monkeypatch, caplog) -> None:
-    monkeypatch.setattr(optimized, "has_bfloat16", lambda: False)
+    monkeypatch.setattr(optimized, "BFLOAT16", False)
     with caplog.at_level(logging.WARNING):
         fast = trained("lmi_dw_mixffn").optimized(torch.bfloat16)
     assert "no bfloat16" in caplog.text and fast.lcg.weight.dtype == torch.float32

@@ -16,7 +16,7 @@ ACTIVATIONS = {"none": lambda x: x, "relu": F.relu, "swish": F.silu}
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 def test_a_product_is_the_layer_and_its_activation(activation, bias, onednn, monkeypatch) -> None:
     torch.manual_seed(0)
-    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: onednn)
+    monkeypatch.setattr(products, "ONEDNN", onednn and products.ONEDNN)
     layer, x = nn.Linear(24, 40, bias), torch.randn(2, 7, 24)
     with torch.no_grad():
         expected = ACTIVATIONS[activation](layer(x))
@@ -38,9 +38,25 @@ def test_weights_are_shared() -> None:
     assert PointwiseConv(conv).product.weight.data_ptr() == conv.weight.data_ptr()
 
 
-@pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="no oneDNN")
-def test_onednn_takes_float32_only_where_it_may() -> None:
+@pytest.mark.skipif(not products.ONEDNN, reason="no oneDNN")
+def test_onednn_takes_what_it_can() -> None:
     x = torch.randn(2, 3)
     assert products._by_onednn(x) and not products._by_onednn(x.double())
-    with torch.backends.mkldnn.flags(enabled=False):
-        assert not products._by_onednn(x)
+    assert products._by_onednn(x.bfloat16()) == products.BFLOAT16
+
+
+@pytest.mark.skipif(not products.ONEDNN, reason="no oneDNN")
+def test_a_compiler_sees_an_operator_that_it_need_not_understand() -> None:
+    names: list[str] = []
+
+    def backend(graph: torch.fx.GraphModule, inputs):
+        names.extend(str(node.target) for node in graph.graph.nodes)
+        return graph.forward
+
+    layer, x = nn.Linear(24, 40), torch.randn(2, 24)
+    product = Product(layer, "swish")
+    with torch.no_grad():
+        compiled = torch.compile(product, backend=backend, fullgraph=True)
+        torch.testing.assert_close(compiled(x), product(x))
+    assert any("onednn_product" in name for name in names)
+    assert not any("_linear_pointwise" in name for name in names)
