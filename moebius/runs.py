@@ -113,7 +113,7 @@ def record_cells(record: Record) -> Row:
     best, steps = record.best, record.steps
     return {
         "folder": str(record.path),
-        "kind": record.kind,
+        "what": record.kind,
         "state": record.state,
         "step": "" if steps is None else f"{record.step}/{steps}",
         "best": "" if best is None else f"{best.metric} {best.value:.4g}",

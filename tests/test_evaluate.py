@@ -130,12 +130,12 @@ def test_pictures_are_the_same_to_the_byte_for_any_number_of_workers(model, tmp_
     ray.init(num_cpus=4, log_to_driver=False, logging_level="ERROR", include_dashboard=False)
     try:
         method, scoring = DenoiserMethod("tiny", model, codec="builtin"), Scoring(limit=6, steps=1)
-        results = {n: evaluate(method, scoring, tmp_path / str(n), n) for n in (0, 1, 3)}
+        results = {n: evaluate(method, scoring, tmp_path / str(n), n) for n in (0, 3)}
         made = {n: pictures(tmp_path / str(n) / "tiny") for n in results}
-        assert len(made[0]) == 6 and made[0] == made[1] == made[3]
-        assert results[0]["metrics"] == results[1]["metrics"] == results[3]["metrics"]
+        assert len(made[0]) == 6 and made[0] == made[3]
+        assert results[0]["metrics"] == results[3]["metrics"]
         with pytest.raises(ValueError, match="use at most --workers 3"):
-            evaluate(MeanMethod("mean"), scoring, tmp_path / "1", 4)
+            evaluate(MeanMethod("mean"), scoring, tmp_path / "3", 4)
     finally:
         ray.shutdown()
 

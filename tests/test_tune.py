@@ -98,23 +98,6 @@ def test_multi_worker_trials_nest_a_trainer(tiny_recipe, write_yaml, tmp_path: P
     assert len(rows) == 2 and not any(row["error"] for row in rows)
 
 
-def test_more_than_the_cluster_has_is_refused_before_anything_starts(
-    tiny_recipe, write_yaml, tmp_path: Path
-) -> None:
-    sweep = {
-        "name": "greedy",
-        "recipe": tiny_recipe,
-        "experiments": EXPERIMENTS,
-        "resources": {"gpus": 4, "cpus": 1},
-    }
-    run = start("moebius.tune", write_yaml("greedy.yaml", sweep), "--out", tmp_path / "out")
-    _, errors = run.communicate(timeout=300)
-    assert run.returncode == 2
-    (line,) = [line for line in errors.splitlines() if line.startswith("error:")]
-    assert "needs 4 GPU, the cluster has 0" in line
-    assert not (tmp_path / "out").exists()
-
-
 def test_a_search_that_is_killed_goes_on_where_it_stood(
     tiny_recipe, write_yaml, tmp_path: Path
 ) -> None:

@@ -17,7 +17,15 @@ from moebius.operations.disk import disk_used
 from moebius.operations.finding import Found, Kind, find
 
 State = Literal["running", "finished", "failed", "stopped", "interrupted", "broken"]
-UNREADABLE = (OSError, ValueError, KeyError, TypeError, AttributeError)
+UNREADABLE = (
+    OSError,
+    ValueError,
+    KeyError,
+    TypeError,
+    AttributeError,
+    OverflowError,
+    RecursionError,
+)
 """What files of another make raise when they are read as ours."""
 
 
@@ -167,8 +175,8 @@ def _evaluation(path: Path, metric: str) -> dict[str, Any]:
     state, best = _state(path, finished), None
     if finished:
         metrics: Mapping[str, float] = read_json(path / "result.json")["metrics"]
-        name = metric if metric in metrics else next(iter(metrics))
-        best = Best(name, float(metrics[name]))
+        name = metric if metric in metrics else next(iter(metrics), None)
+        best = None if name is None else Best(name, float(metrics[name]))
     return {"state": state, "best": best, "note": _reason(path) if state == "failed" else ""}
 
 

@@ -1,38 +1,38 @@
 """Who works on a folder: seen from other processes, and gone with its own."""
 
 import json
+import multiprocessing
 import os
 import platform
-import subprocess
-import sys
+import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from moebius.distill import occupation as module
 from moebius.distill.occupation import MARK, occupation, occupied
 
-HOLD = """
-import sys
-from pathlib import Path
-from moebius.distill.occupation import occupied
-with occupied(Path(sys.argv[1])):
-    print("held", flush=True)
-    sys.stdin.read()
-"""
+FORK = multiprocessing.get_context("fork")
+
+
+def hold(folder: Path, held: Any) -> None:
+    with occupied(folder):
+        held.set()
+        time.sleep(600)
 
 
 def test_a_killed_process_leaves_nothing_held(tmp_path: Path):
     assert occupation(tmp_path) == "free"
-    holder = subprocess.Popen(
-        [sys.executable, "-c", HOLD, tmp_path], stdin=subprocess.PIPE, stdout=subprocess.PIPE
-    )
-    assert holder.stdout is not None and holder.stdout.readline() == b"held\n"
+    held = FORK.Event()
+    holder = FORK.Process(target=hold, args=(tmp_path, held), daemon=True)
+    holder.start()
+    assert held.wait(timeout=200)
     assert occupation(tmp_path) == "held"
     mark = json.loads((tmp_path / MARK).read_text())
     assert (mark["host"], mark["pid"]) == (platform.node(), holder.pid)
     holder.kill()
-    holder.communicate()
+    holder.join()
     assert occupation(tmp_path) == "free"
 
 

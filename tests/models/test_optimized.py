@@ -1,6 +1,7 @@
 """The inference form of a denoiser against the denoiser itself."""
 
 import logging
+from itertools import product
 
 import pytest
 import torch
@@ -64,11 +65,11 @@ def test_outputs_and_features_are_the_denoisers(arch: str) -> None:
 def test_contexts_and_sizes_are_kept_apart() -> None:
     model = trained("lmi_dw_mixffn")
     fast = model.optimized()
+    cases = [*product(((16, 16), (12, 20)), ((0, 1), (1, 0), (1,), (0, 0, 1)))]
+    expected = [run(model, *case).sample for case in cases]
     for _ in range(2):
-        for size in ((16, 16), (12, 20)):
-            for categories in ((0, 1), (1, 0), (1,), (0, 0, 1)):
-                actual, expected = run(fast, size, categories), run(model, size, categories)
-                assert relative(actual.sample, expected.sample) < 1e-4
+        for case, sample in zip(cases, expected, strict=True):
+            assert relative(run(fast, *case).sample, sample) < 1e-4
 
 
 def test_a_context_is_computed_once() -> None:

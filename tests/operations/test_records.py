@@ -5,9 +5,12 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from made_runs import make_evaluation, make_run, make_sweep
 
 from moebius.distill.occupation import occupied
+from moebius.operations.cleaning import plan_cleaning
 from moebius.operations.finding import Found
 from moebius.operations.records import Best, Record, best_of, read_record, read_records, rises
 
@@ -114,6 +117,33 @@ def test_broken_files_are_one_line_in_the_list(tmp_path: Path, name: str, text, 
     assert good.state == "finished"
     assert bad.state == "broken" and said in bad.note and "\n" not in bad.note
     assert str(tmp_path / "bad") in bad.note and bad.disk > 0
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.floats() | st.integers() | st.text(max_size=3),
+    lambda inner: (
+        st.lists(inner, max_size=2)
+        | st.dictionaries(
+            st.sampled_from(["step", "steps", "training", "arch", "metrics", "psnr_hole"]), inner
+        )
+    ),
+    max_leaves=6,
+)
+
+
+@given(config=JSON, result=JSON, line=JSON)
+@settings(max_examples=150, deadline=None)
+def test_whatever_the_files_hold_is_a_record(tmp_path_factory, config, result, line):
+    root = tmp_path_factory.mktemp("any")
+    run = make_run(root / "b", done=0, result=False)
+    for folder in (run, make_evaluation(root / "e")):
+        (folder / "config.yaml").write_text(json.dumps(config))
+        (folder / "result.json").write_text(json.dumps(result))
+        (folder / "metrics.jsonl").write_text(json.dumps(line) + "\n")
+    for record in read_records(root):
+        assert record.state in ("finished", "interrupted", "broken")
+        assert "\n" not in record.note
+    plan_cleaning(root)
 
 
 def test_lines_of_metrics_that_are_none_are_passed_over(tmp_path: Path):

@@ -51,3 +51,21 @@ def test_what_needs_a_cluster_is_refused_in_one_process(
     options = Options(write_yaml("gang.yaml", sweep), out=tmp_path / "out", in_process=True)
     with pytest.raises(ValueError, match="without scheduler, workers: use Ray"):
         main(options)
+
+
+def test_more_than_the_cluster_has_is_refused_before_anything_starts(
+    tiny_recipe, write_yaml, tmp_path: Path, monkeypatch
+) -> None:
+    ray = pytest.importorskip("ray")
+    monkeypatch.setattr("moebius.tune.start_ray", lambda: None)
+    monkeypatch.setattr(ray, "cluster_resources", lambda: {"CPU": 2.0, "memory": 1e9})
+    sweep = {
+        "name": "greedy",
+        "recipe": tiny_recipe,
+        "experiments": EXPERIMENTS,
+        "resources": {"gpus": 4, "cpus": 1},
+    }
+    options = Options(write_yaml("greedy.yaml", sweep), out=tmp_path / "out")
+    with pytest.raises(ValueError, match="needs 4 GPU, the cluster has 0"):
+        main(options)
+    assert not (tmp_path / "out").exists()
