@@ -29,6 +29,9 @@ from moebius.models.denoiser import build
 from moebius.recipes import read_recipe, teacher_folder, teacher_recipe
 from moebius.storage import kept_folder
 
+ELASTIC_FAILURES = 20
+"""Times that an elastic run may lose workers: a week on machines that come and go."""
+
 # --- on Ray ---------------------------------------------------------------------------------
 
 
@@ -75,7 +78,11 @@ def launch(
             name=f"{folder.name}-{time.time_ns():x}",
             storage_path=str((folder / "ray").absolute()),
             callbacks=list(callbacks),
-            failure_config=FailureConfig(max_failures=2, controller_failure_limit=0),
+            # Ray learns late that a node is gone, and tries to start workers there: once a minute.
+            failure_config=FailureConfig(
+                max_failures=ELASTIC_FAILURES if elastic else 2,
+                controller_failure_limit=-1 if elastic else 0,
+            ),
             logging_config=LoggingConfig(log_level="ERROR"),
         ),
     )
