@@ -50,7 +50,10 @@ class LocalCluster:
 
     def add_node(self, within: Sequence[str] = ()) -> subprocess.Popen:
         """Starts another node of one CPU, `within` another program if that is given."""
-        return self._start([f"--address={self.address}"], within)
+        # Its own folder, as a machine has its own disk: nodes renew a job's copy there.
+        own = self.place / f"n{len(self.nodes)}"
+        own.mkdir(exist_ok=True)
+        return self._start([f"--address={self.address}", f"--temp-dir={own}"], within)
 
     def kill_node(self, node: subprocess.Popen) -> None:
         """As when a machine loses its power."""
