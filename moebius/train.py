@@ -79,7 +79,10 @@ def launch(
                 name=f"{folder.name}-{time.time_ns():x}",
                 storage_path=str((folder / "ray").absolute()),
                 callbacks=list(callbacks),
-                failure_config=FailureConfig(max_failures=0, controller_failure_limit=0),
+                # Ray learns late that a node is gone, and an elastic run's workers are tried there.
+                failure_config=FailureConfig(
+                    max_failures=0, controller_failure_limit=-1 if elastic else 0
+                ),
                 logging_config=LoggingConfig(log_level="ERROR"),
             ),
         )

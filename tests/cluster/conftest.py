@@ -24,13 +24,15 @@ class LocalCluster:
     """A head and other nodes, each a session of processes on this machine."""
 
     def __init__(self, place: Path) -> None:
-        self.place, self.home = place, place / "home"
+        self.place, self.home, self.modules = place, place / "home", place / "modules"
         self.home.mkdir()
+        self.modules.mkdir()
         self.nodes: list[subprocess.Popen] = []
-        kept = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "RAY_ADDRESS")}
+        kept = {k: v for k, v in os.environ.items() if k != "RAY_ADDRESS"}
         self.environment = kept | {
             "HOME": str(self.home),
             "PATH": f"{BIN}:{os.environ['PATH']}",
+            "PYTHONPATH": str(self.modules),  # not this repository: a job brings its own copy
             "RAY_AUTH_MODE": "token",
             "RAY_AUTH_TOKEN": "a-token-of-the-tests-that-is-long-enough",
             "RAY_USAGE_STATS_ENABLED": "0",
@@ -48,7 +50,10 @@ class LocalCluster:
 
     def add_node(self, within: Sequence[str] = ()) -> subprocess.Popen:
         """Starts another node of one CPU, `within` another program if that is given."""
-        return self._start([f"--address={self.address}"], within)
+        # Its own folder, as a machine has its own disk: nodes renew a job's copy there.
+        own = self.place / f"n{len(self.nodes)}"
+        own.mkdir(exist_ok=True)
+        return self._start([f"--address={self.address}", f"--temp-dir={own}"], within)
 
     def kill_node(self, node: subprocess.Popen) -> None:
         """As when a machine loses its power."""

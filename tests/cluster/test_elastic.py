@@ -14,8 +14,8 @@ from moebius.recipes import read_recipe
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(1500)]
 pytest.importorskip("ray")
 
-# Writes down who took which step, and holds the run where nodes are to be lost and to come back:
-# whatever the machine's speed, step 5 is taken by one worker first, step 7 by two.
+# Writes down who took which step, and holds two workers at step 4 and one at step 6: however fast
+# the machine, they go on only because Ray starts others in their place.
 PLUGIN = """
 import time
 from pathlib import Path
@@ -28,8 +28,7 @@ folder, take_step = Path(__file__).parent, Trainer.take_step
 def taken(self, batches):
     done = take_step(self, batches)
     (folder / f"step{self.step}-worker{self.world.rank}-of{self.world.size}").touch()
-    held = {(4, 2): "lost", (6, 1): "back"}.get((self.step, self.world.size))
-    while held is not None and not (folder / held).exists():
+    while (self.step, self.world.size) in ((4, 2), (6, 1)):
         time.sleep(0.1)
     return done
 
@@ -53,20 +52,14 @@ def test_a_run_goes_on_with_the_workers_that_are_left_and_grows_again(
     tiny_recipe["training"] |= {"steps": 8, "micro_batch": 2, "log_every": 1}
     alone = train_run(read_recipe(tiny_recipe), tmp_path / "alone", tmp_path)
 
-    notes = tmp_path / "notes"
-    notes.mkdir()
+    notes = cluster.modules
     (notes / "held_steps.py").write_text(PLUGIN)
-    cluster.environment["PYTHONPATH"] = str(notes)
-    for node in list(cluster.nodes)[1:]:
-        cluster.kill_node(node)
     lost = [cluster.add_node() for _ in range(2)]
     recipe = write_yaml("elastic.yaml", tiny_recipe | {"plugins": ["held_steps"]})
     out = tmp_path / "out"
     started = time.monotonic()
-    job = cluster.start_job(
-        "env", f"PYTHONPATH={notes}", "python", "-m", "moebius.train", "--recipe", recipe,
-        "--out", out, "--workers", "1:4", "--cpus-per-worker", "1",
-    )  # fmt: skip
+    options = ["--out", out, "--workers", "1:4", "--cpus-per-worker", "1"]
+    job = cluster.start_job("python", "-m", "moebius.train", "--recipe", recipe, *options)
     times = {}
 
     def seen(step: int, size: int) -> Callable[[], bool]:
@@ -81,22 +74,20 @@ def test_a_run_goes_on_with_the_workers_that_are_left_and_grows_again(
         times["two workers at step 4"] = time.monotonic() - started
         for node in lost:
             cluster.kill_node(node)
-        (notes / "lost").touch()
         lost_at = time.monotonic()
         wait(seen(6, 1), "step 6 of one worker")
         times["lost, one worker at step 6 after"] = time.monotonic() - lost_at
         for _ in range(2):
             cluster.add_node()
         back_at = time.monotonic()
-        wait(seen(7, 2), "step 7 of two workers")
-        times["back, two workers at step 7 after"] = time.monotonic() - back_at
+        wait(seen(5, 2), "step 5 of two workers")
+        times["back, two workers at step 5 after"] = time.monotonic() - back_at
         logs, _ = job.communicate(timeout=600)
     finally:
         job.kill()
     assert job.returncode == 0, logs
     print(os.linesep.join(f"{what}: {seconds:.0f} s" for what, seconds in times.items()))
 
-    assert not (notes / "back").exists(), "one worker went on instead of growing"
     run = RunFolder(out)
     assert [line["step"] for line in run.read_metrics()] == list(range(1, 9))
     assert (out / "checkpoints" / "step_000008" / "state.json").read_text() == (

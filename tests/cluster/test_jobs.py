@@ -50,26 +50,6 @@ def test_a_failing_job_says_why_in_one_line(cluster, tmp_path: Path) -> None:
     assert not {".git", ".venv", "runs", "tests"} & set(lines)
 
 
-def test_storage_that_a_node_does_not_see_is_found_before_the_run(
-    cluster, sweep: Path, tmp_path: Path
-) -> None:
-    """The node's own, empty file system lies over the folder, as where a mount was forgotten."""
-    out = tmp_path / "storage" / "out"
-    out.parent.mkdir()
-    namespace = ["unshare", "--map-root-user", "--mount", "--uts", "sh", "-ec"]
-    if subprocess.run([*namespace, "mount -t tmpfs none /mnt"], check=False).returncode:
-        pytest.skip("this machine lets nobody unshare a mount namespace")
-    blind = f'hostname blind; mount -t tmpfs none {out.parent}; exec "$@"'
-    cluster.add_node([*namespace, blind, "sh"])
-    code, logs = cluster.submit("python", "-m", "moebius.tune", sweep, "--out", out)
-    assert code == 1, logs
-    assert {line for line in logs.splitlines() if line.startswith("error:")} == {
-        f"error: {out} is not shared by all nodes: blind does not see what the driver wrote there. "
-        "Mount one storage on every node and name it in --out or MOEBIUS_STORAGE"
-    }
-    assert list(out.iterdir()) == [], "something was left or started"
-
-
 @pytest.mark.slow
 def test_a_sweep_and_a_distillation_of_two_workers_spread_over_three_nodes(
     cluster, tiny_recipe, write_yaml, tmp_path: Path
@@ -93,3 +73,23 @@ def test_a_sweep_and_a_distillation_of_two_workers_spread_over_three_nodes(
     assert len(list(out.glob("trials/*/result.json"))) == 3
     assert RunFolder(out / "promoted").read_metrics()[-1]["loss/coarse"] > 0
     assert moebius.InpaintPipeline.from_pretrained(out / "model")
+
+
+def test_storage_that_a_node_does_not_see_is_found_before_the_run(
+    cluster, sweep: Path, tmp_path: Path
+) -> None:
+    """The node's own, empty file system lies over the folder, as where a mount was forgotten."""
+    out = tmp_path / "storage" / "out"
+    out.parent.mkdir()
+    namespace = ["unshare", "--map-root-user", "--mount", "--uts", "sh", "-ec"]
+    if subprocess.run([*namespace, "mount -t tmpfs none /mnt"], check=False).returncode:
+        pytest.skip("this machine lets nobody unshare a mount namespace")
+    blind = f'hostname blind; mount -t tmpfs none {out.parent}; exec "$@"'
+    cluster.add_node([*namespace, blind, "sh"])
+    code, logs = cluster.submit("python", "-m", "moebius.tune", sweep, "--out", out)
+    assert code == 1, logs
+    assert {line for line in logs.splitlines() if line.startswith("error:")} == {
+        f"error: {out} is not shared by all nodes: blind does not see what the driver wrote there. "
+        "Mount one storage on every node and name it in --out or MOEBIUS_STORAGE"
+    }
+    assert list(out.iterdir()) == [], "something was left or started"
