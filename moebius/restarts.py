@@ -91,7 +91,7 @@ def _what_workers_met(failures: dict[int, Exception]) -> str:
     for failure in raised.values():
         # Before what its peers raise because of it, and because they lost a peer.
         if isinstance(failure._base_exc, FINAL):
-            raise RuntimeError(last_line(failure)) from failure
+            raise RuntimeError(last_line(failure._base_exc)) from failure
     if not lost:
         first = next(iter(raised.values()))
         raise RuntimeError(last_line(first)) from first
