@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from killing import run_apart, sweep, train
+from killing import run_apart, start_apart, sweep, train
 
 from moebius.assembly import train_run
 from moebius.distill.checkpoints import NotSaved, newest_checkpoint
@@ -164,24 +164,32 @@ def test_a_sweep_that_is_killed_again_and_again_ends_with_the_same_table(
     assert outcome(out) == outcome(undisturbed_sweep)
 
 
+def logged(out: Path) -> int:
+    """Lines that the runs of a sweep have logged: 16 of the shrunken one, two in its promotion."""
+    return sum(len(path.read_text().splitlines()) for path in out.rglob("metrics.jsonl"))
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
 def test_a_sweep_that_is_killed_at_twenty_random_moments_ends_with_the_same_table(
-    tmp_path: Path,
+    undisturbed_sweep: Path, tmp_path: Path
 ) -> None:
-    whole, out, rng = tmp_path / "undisturbed", tmp_path / "killed", random.Random(0)
-    start = time.monotonic()
-    assert run_apart(sweep, QUICKSTART, SHRUNKEN, whole) == 0
-    took = time.monotonic() - start
+    """Each a random while after a random line of its logs."""
+    out, rng = tmp_path / "killed", random.Random(0)
+    assert logged(undisturbed_sweep) == 16
     stages = []
-    for _ in range(20):
-        # Some come so early that the process has not begun, some when the sweep is finished.
-        run_apart(sweep, QUICKSTART, SHRUNKEN, out, kill_after_s=rng.uniform(0, took / 4))
-        stages.append(len(list(out.rglob("result.json"))))
+    for line in sorted(rng.randint(0, 15) for _ in range(20)):
+        process = start_apart(sweep, QUICKSTART, SHRUNKEN, out)
+        while logged(out) < line and process.is_alive():
+            time.sleep(0.05)
+        time.sleep(rng.uniform(0, 2))
+        process.kill()
+        process.join()
+        stages.append((line, process.exitcode))
     assert run_apart(sweep, QUICKSTART, SHRUNKEN, out) == 0
-    print(f"undisturbed {took:.1f} s; runs finished at each kill: {stages}")
-    assert stages[-1] > 0, "no kill came while the sweep was under way"
-    assert outcome(out) == outcome(whole)
+    print(f"(line, exit code) of each kill: {stages}")
+    assert sum(code == KILLED for _, code in stages) >= 10, "the sweep was too fast for the kills"
+    assert outcome(out) == outcome(undisturbed_sweep)
 
 
 @pytest.mark.ray
@@ -190,22 +198,19 @@ def test_a_sweep_that_is_killed_at_twenty_random_moments_ends_with_the_same_tabl
 def test_a_sweep_whose_driver_is_killed_under_ray_ends_with_the_same_table(
     undisturbed_sweep: Path, tmp_path: Path
 ) -> None:
-    """At random numbers of logged lines, of which there are 16, and in the promotion's two."""
+    """At three random lines of its logs, and in the promotion."""
     pytest.importorskip("ray")
     out = tmp_path / "killed"
     command = [sys.executable, "-m", "moebius.tune", str(QUICKSTART), *SHRUNKEN]
     command += ["cluster_workers=1", "--out", str(out)]
     environment = {**os.environ, "RAY_memory_monitor_refresh_ms": "0"}
 
-    def logged() -> int:
-        return sum(len(path.read_text().splitlines()) for path in out.rglob("metrics.jsonl"))
-
     for lines in [*sorted(random.Random(0).sample(range(1, 14), 3)), 15]:
         log = (tmp_path / "log.txt").open("w")
         run = subprocess.Popen(
             command, stdout=log, stderr=log, env=environment, start_new_session=True
         )
-        while logged() < lines and run.poll() is None:
+        while logged(out) < lines and run.poll() is None:
             time.sleep(0.1)
         assert run.poll() is None, (tmp_path / "log.txt").read_text()
         os.killpg(run.pid, signal.SIGKILL)

@@ -119,6 +119,15 @@ def test_a_run_goes_on_when_a_process_of_it_is_killed(
     assert (run / saved).read_bytes() == (tmp_path / "undisturbed" / saved).read_bytes()
 
 
+@pytest.fixture
+def released(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
+    """No cluster and no waiting; what would be freed is counted."""
+    calls: list[bool] = []
+    monkeypatch.setattr(restarts, "POLL_S", 0.0)
+    monkeypatch.setattr(restarts, "_release_groups", lambda: calls.append(True))
+    return calls
+
+
 class Fits:
     """Trainers whose fits end as told, one after the other."""
 
@@ -145,14 +154,16 @@ def lost(*ranks: int, **raised: Exception) -> WorkerGroupError:
     return WorkerGroupError("...", failures)
 
 
-def test_what_is_lost_is_named_and_counted_anew_after_a_checkpoint(tmp_path: Path, capsys) -> None:
+def test_what_is_lost_is_named_and_counted_anew_after_a_checkpoint(
+    tmp_path: Path, capsys, released
+) -> None:
     def save(step: int) -> Exception:
         write_checkpoint(tmp_path, step, {}, keep=9)
         return ActorDiedError()
 
     fits = Fits(lost(1), ControllerError(RuntimeError("no room")), ActorDiedError(), None)
     restarts.fit(fits, tmp_path)
-    assert fits.made == 4
+    assert fits.made == 4 and len(released) == 3
     assert capsys.readouterr().err.splitlines() == [
         "worker 1 of the run was lost; going on from step 0",
         "the run's workers did not start (no room); going on from step 0",
@@ -188,13 +199,14 @@ def test_what_python_raises_is_not_tried_again(tmp_path: Path, error, said: str)
     assert fits.made == 1
 
 
-def test_who_lost_a_peer_is_tried_again(tmp_path: Path, capsys) -> None:
+def test_who_lost_a_peer_is_tried_again(tmp_path: Path, capsys, released) -> None:
     restarts.fit(Fits(lost(1, r0=RuntimeError("connection closed by peer")), None), tmp_path)
     assert "worker 1 of the run was lost" in capsys.readouterr().err
 
 
-def test_a_run_waits_until_the_cluster_has_room_again(tmp_path: Path, capsys, monkeypatch) -> None:
-    monkeypatch.setattr(restarts, "POLL_S", 0.0)
+def test_a_run_waits_until_the_cluster_has_room_again(
+    tmp_path: Path, capsys, monkeypatch, released
+) -> None:
     fits, refusals = Fits(lost(0), None), [None, "3 workers do not fit", "3 do not fit", None]
 
     def make() -> Any:
