@@ -1,11 +1,8 @@
 """What happens to runs and sweeps that are killed, run out of disk, or find damage; without Ray."""
 
 import logging
-import os
 import random
-import signal
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -189,34 +186,4 @@ def test_a_sweep_that_is_killed_at_twenty_random_moments_ends_with_the_same_tabl
     assert run_apart(sweep, QUICKSTART, SHRUNKEN, out) == 0
     print(f"(line, exit code) of each kill: {stages}")
     assert sum(code == KILLED for _, code in stages) >= 10, "the sweep was too fast for the kills"
-    assert outcome(out) == outcome(undisturbed_sweep)
-
-
-@pytest.mark.ray
-@pytest.mark.slow
-@pytest.mark.timeout(3600)
-def test_a_sweep_whose_driver_is_killed_under_ray_ends_with_the_same_table(
-    undisturbed_sweep: Path, tmp_path: Path
-) -> None:
-    """At three random lines of its logs, and in the promotion."""
-    pytest.importorskip("ray")
-    out = tmp_path / "killed"
-    command = [sys.executable, "-m", "moebius.tune", str(QUICKSTART), *SHRUNKEN]
-    command += ["cluster_workers=1", "--out", str(out)]
-    environment = {**os.environ, "RAY_memory_monitor_refresh_ms": "0"}
-
-    for lines in [*sorted(random.Random(0).sample(range(1, 14), 3)), 15]:
-        log = (tmp_path / "log.txt").open("w")
-        run = subprocess.Popen(
-            command, stdout=log, stderr=log, env=environment, start_new_session=True
-        )
-        while logged(out) < lines and run.poll() is None:
-            time.sleep(0.1)
-        assert run.poll() is None, (tmp_path / "log.txt").read_text()
-        os.killpg(run.pid, signal.SIGKILL)
-        run.wait()
-    start = time.monotonic()
-    done = subprocess.run(command, capture_output=True, text=True, env=environment)
-    assert done.returncode == 0, done.stderr
-    print(f"the last start, from the promotion to the end: {time.monotonic() - start:.0f} s")
     assert outcome(out) == outcome(undisturbed_sweep)

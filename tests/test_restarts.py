@@ -73,7 +73,7 @@ os.environ["RAY_ADDRESS"] = cluster.address
 from moebius.console import guard
 from moebius.train import Options, main
 
-guard(lambda: main(Options(recipe=sys.argv[1], out=Path(sys.argv[2]))))
+guard(lambda: main(Options(recipe=sys.argv[1], out=Path(sys.argv[2]), cpus_per_worker=1)))
 """
 """A head without cores, two nodes with one, and a run by the door."""
 
