@@ -109,7 +109,9 @@ def test_a_run_goes_on_when_a_process_of_it_is_killed(
         },
         timeout=590,
     )
-    assert done.returncode == 0, done.stderr
+    assert "PSNR in the hole" in done.stderr, done.stderr
+    # Ray's `Cluster` itself exits with 1 once a node of it has died.
+    assert done.returncode == (1 if victim == "node" else 0), done.stderr
     notices = [line for line in done.stderr.splitlines() if "going on from step" in line]
     assert notices == [f"{lost}; going on from step 2"]
     taken = [line.split() for line in steps.read_text().splitlines()]
