@@ -48,6 +48,8 @@ def fit(make_trainer: Callable[[], Any], checkpoints: Path) -> None:
                 f"command goes on from step {step}"
             )
         console.print(f"{lost}; going on from step {step}", highlight=False, soft_wrap=True)
+        time.sleep(POLL_S)
+        _release_groups()
 
 
 def last_line(error: BaseException) -> str:
@@ -91,7 +93,7 @@ def _what_workers_met(failures: dict[int, Exception]) -> str:
     for failure in raised.values():
         # Before what its peers raise because of it, and because they lost a peer.
         if isinstance(failure._base_exc, FINAL):
-            raise RuntimeError(last_line(failure)) from failure
+            raise RuntimeError(last_line(failure._base_exc)) from failure
     if not lost:
         first = next(iter(raised.values()))
         raise RuntimeError(last_line(first)) from first
@@ -111,6 +113,25 @@ def _once_there_is_room(make_trainer: Callable[[], Any], console: Console) -> An
                 console.print(f"waiting for a node: {error}", highlight=False, soft_wrap=True)
             said = True
         time.sleep(POLL_S)
+
+
+def _release_groups() -> None:
+    """Frees what dead actors of this job had reserved: a lost controller's cores and GPUs.
+
+    Ray's own cleaner of them is an actor beside the controller, and may not notice (Ray 2.60).
+    """
+    import ray
+    from ray._private.state import state
+    from ray._raylet import PlacementGroupID
+    from ray.core.generated.gcs_pb2 import PlacementGroupTableData
+    from ray.util.placement_group import PlacementGroup, remove_placement_group
+
+    job = ray.get_runtime_context().get_job_id()
+    for record in state._connect_and_get_accessor().get_placement_group_table():
+        group = PlacementGroupTableData.FromString(record)
+        removed = group.state == PlacementGroupTableData.REMOVED
+        if group.creator_actor_dead and group.creator_job_id.hex() == job and not removed:
+            remove_placement_group(PlacementGroup(PlacementGroupID(group.placement_group_id)))
 
 
 def _newest_step(checkpoints: Path) -> int:

@@ -18,15 +18,17 @@ CHANGES = {"os.mkdir", "os.rename", "os.remove", "os.rmdir", "shutil.rmtree", "s
 CONTEXT.set_forkserver_preload(["moebius.torchvision_schemas", "moebius.tune"])
 
 
-def run_apart(target: Callable[..., None], *args: Any, kill_after_s: float | None = None) -> int:
-    """Calls in a process of its own; returns its exit code, -9 where it was killed."""
+def start_apart(target: Callable[..., None], *args: Any) -> Any:
+    """Calls in a process of its own."""
     process = CONTEXT.Process(target=target, args=args)
     process.start()
-    process.join(kill_after_s)
-    if kill_after_s is not None:
-        process.kill()
+    return process
+
+
+def run_apart(target: Callable[..., None], *args: Any) -> int:
+    """Calls in a process of its own; returns its exit code, -9 where it was killed."""
+    process = start_apart(target, *args)
     process.join()
-    assert process.exitcode is not None
     return process.exitcode
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from killing import run_apart, sweep, train
+from killing import run_apart, start_apart, sweep, train
 
 from moebius.assembly import train_run
 from moebius.distill.checkpoints import NotSaved, newest_checkpoint
@@ -161,21 +161,29 @@ def test_a_sweep_that_is_killed_again_and_again_ends_with_the_same_table(
     assert outcome(out) == outcome(undisturbed_sweep)
 
 
+def logged(out: Path) -> int:
+    """Lines that the runs of a sweep have logged: 16 of the shrunken one, two in its promotion."""
+    return sum(len(path.read_text().splitlines()) for path in out.rglob("metrics.jsonl"))
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
 def test_a_sweep_that_is_killed_at_twenty_random_moments_ends_with_the_same_table(
-    tmp_path: Path,
+    undisturbed_sweep: Path, tmp_path: Path
 ) -> None:
-    whole, out, rng = tmp_path / "undisturbed", tmp_path / "killed", random.Random(0)
-    start = time.monotonic()
-    assert run_apart(sweep, QUICKSTART, SHRUNKEN, whole) == 0
-    took = time.monotonic() - start
+    """Each a random while after a random line of its logs."""
+    out, rng = tmp_path / "killed", random.Random(0)
+    assert logged(undisturbed_sweep) == 16
     stages = []
-    for _ in range(20):
-        # Some come so early that the process has not begun, some when the sweep is finished.
-        run_apart(sweep, QUICKSTART, SHRUNKEN, out, kill_after_s=rng.uniform(0, took / 4))
-        stages.append(len(list(out.rglob("result.json"))))
+    for line in sorted(rng.randint(0, 15) for _ in range(20)):
+        process = start_apart(sweep, QUICKSTART, SHRUNKEN, out)
+        while logged(out) < line and process.is_alive():
+            time.sleep(0.05)
+        time.sleep(rng.uniform(0, 2))
+        process.kill()
+        process.join()
+        stages.append((line, process.exitcode))
     assert run_apart(sweep, QUICKSTART, SHRUNKEN, out) == 0
-    print(f"undisturbed {took:.1f} s; runs finished at each kill: {stages}")
-    assert stages[-1] > 0, "no kill came while the sweep was under way"
-    assert outcome(out) == outcome(whole)
+    print(f"(line, exit code) of each kill: {stages}")
+    assert sum(code == KILLED for _, code in stages) >= 10, "the sweep was too fast for the kills"
+    assert outcome(out) == outcome(undisturbed_sweep)

@@ -98,6 +98,51 @@ def test_multi_worker_trials_nest_a_trainer(tiny_recipe, write_yaml, tmp_path: P
     assert len(rows) == 2 and not any(row["error"] for row in rows)
 
 
+HANGS = """
+import time
+from moebius.distill.trainer import Trainer
+
+plain = Trainer.take_step
+
+def take_step(self, batches):
+    if self.recipe.seed == 7 and self.step == 3:
+        time.sleep(3600)
+    return plain(self, batches)
+
+Trainer.take_step = take_step
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_a_trial_that_hangs_is_given_up_with_its_reason_and_the_others_go_on(
+    tiny_recipe, write_yaml, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "hangs.py").write_text(HANGS)
+    search = [str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])]
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(search))
+    sweep = {
+        "name": "stalls",
+        "recipe": {**tiny_recipe, "distill": {"losses": ["task"]}, "plugins": ["hangs"]},
+        "grid": {"seed": [7, 8, 9]},
+        "max_concurrent": 1,
+        "max_failures": 1,
+        "stall_s": 100,
+    }
+    path, out = write_yaml("stalls.yaml", sweep), tmp_path / "out"
+    run = start("moebius.tune", path, "--out", out)
+    _, errors = run.communicate(timeout=1100)
+    assert run.returncode == 0, errors
+    rows = list(csv.DictReader((out / "results.csv").open()))
+    assert [row["error"] for row in rows] == [
+        "no progress in 100 s (stall_s); last step logged: step 2",
+        "",
+        "",
+    ]
+    assert all(float(row["psnr_hole"]) > 0 for row in rows[1:])
+    assert "take_step" in (out / "trials" / "seed_7" / "error.txt").read_text()
+
+
 def test_a_search_that_is_killed_goes_on_where_it_stood(
     tiny_recipe, write_yaml, tmp_path: Path
 ) -> None:

@@ -36,6 +36,21 @@ def teacher_tap(student: Denoiser, teacher: Denoiser, student_tap: str) -> str:
     return student_tap
 
 
+def check_teacher(student: Denoiser, teacher: Denoiser) -> None:
+    """Refuses a teacher that cannot be given what the student is given, or answers otherwise.
+
+    Raises:
+        ValueError: naming what differs.
+    """
+    ours, theirs = student.architecture, teacher.architecture
+    for key in ("in_channels", "out_channels", "context_length"):
+        if getattr(ours, key) != getattr(theirs, key):
+            raise ValueError(
+                f"teacher {theirs.name} has {key} {getattr(theirs, key)}, student {ours.name} "
+                f"{getattr(ours, key)}: choose a teacher for the same codec and categories"
+            )
+
+
 def join_taps(
     student: Denoiser,
     teacher: Denoiser,

@@ -23,7 +23,7 @@ from moebius.distill.optimizer import build_optimizer, learning_rate
 from moebius.distill.perceptual import ELatentLPIPS
 from moebius.distill.run_folder import RunFolder
 from moebius.distill.step import DistillationStep, FrozenTeacher, StepLosses, Student
-from moebius.distill.taps import join_taps
+from moebius.distill.taps import check_teacher, join_taps
 from moebius.distill.tracking import Track, tracked
 from moebius.distill.world import World
 from moebius.models.codec import LatentCodec
@@ -79,6 +79,7 @@ class Trainer:
         if recipe.needs_teacher:
             if teacher is None:
                 raise ValueError("the coarse and fine losses need a teacher; name one")
+            check_teacher(denoiser, teacher)
             theirs = teacher.coarse_tap
             if "coarse" in recipe.distill.losses:
                 tap, theirs, adapter = join_taps(

@@ -159,7 +159,7 @@ def run_trials(
     # Tune greets on stdout at any verbosity; that belongs to the table.
     with show_progress(tracked), redirect_stdout(io.StringIO()):
         grid = tuner.fit()
-    return _errors(grid)
+    return trial_errors(grid)
 
 
 def check_in_process(sweep: Sweep) -> None:
@@ -216,7 +216,7 @@ def _job_maker(sweep: Sweep, out: Path) -> Callable[[Trial], dict[str, Any]]:
     return make
 
 
-def _errors(grid: Any) -> dict[str, str]:
+def trial_errors(grid: Any) -> dict[str, str]:
     """Why trials failed, by label: their process died, or Python raised."""
     errors = {}
     for result in grid:

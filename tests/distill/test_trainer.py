@@ -160,6 +160,17 @@ def test_a_missing_teacher_is_named(tmp_path: Path) -> None:
         make_trainer(tmp_path, recipe(), teacher=None)
 
 
+@pytest.mark.parametrize("losses", [["fine"], ["coarse"]])
+@pytest.mark.parametrize(
+    "shape", [{"in_channels": 33}, {"out_channels": 16}, {"context_length": 4}], ids=str
+)
+def test_a_teacher_of_the_wrong_shape_is_named(tmp_path: Path, shape, losses: list[str]) -> None:
+    teacher = build("pixelhacker", **TEACHER, **shape)
+    ((key, value),) = shape.items()
+    with pytest.raises(ValueError, match=f"teacher pixelhacker has {key} {value}, student"):
+        make_trainer(tmp_path, recipe(distill={"losses": losses}), teacher=teacher)
+
+
 def test_sync_batch_norm_on_a_cpu_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="batch_norm=sync needs GPUs"):
         make_trainer(tmp_path, recipe(training={"batch_norm": "sync"}))

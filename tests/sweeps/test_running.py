@@ -3,10 +3,13 @@
 import csv
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from moebius.sweeps.running import trial_errors
+from moebius.sweeps.stalls import ERROR
 from moebius.tune import Options, main
 
 EXPERIMENTS: list[dict[str, Any]] = [
@@ -47,9 +50,10 @@ def test_what_needs_a_cluster_is_refused_in_one_process(
         "experiments": EXPERIMENTS,
         "scheduler": {"name": "asha"},
         "workers": 2,
+        "stall_s": 60,
     }
     options = Options(write_yaml("gang.yaml", sweep), out=tmp_path / "out", in_process=True)
-    with pytest.raises(ValueError, match="without scheduler, workers: use Ray"):
+    with pytest.raises(ValueError, match="without scheduler, workers, stall_s: use Ray"):
         main(options)
 
 
@@ -69,3 +73,24 @@ def test_more_than_the_cluster_has_is_refused_before_anything_starts(
     with pytest.raises(ValueError, match="needs 4 GPU, the cluster has 0"):
         main(options)
     assert not (tmp_path / "out").exists()
+
+
+def test_a_trial_that_ended_itself_has_its_own_reason(tmp_path: Path) -> None:
+    def ended(label: str, **how: Any) -> Any:
+        job = {"label": label, "folder": str(tmp_path / label)}
+        return SimpleNamespace(config={"job": job}, **{"error": None, "metrics": {}, **how})
+
+    (tmp_path / "hung").mkdir()
+    (tmp_path / "hung" / ERROR).write_text("Thread 1:\n  File ...\nno progress in 60 s\n")
+    gone = RuntimeError("The actor is dead.\nIts node died.")
+    grid = [
+        ended("well"),
+        ended("hung", error=gone),
+        ended("killed", error=gone),
+        ended("broken", metrics={"failed": "no model at x"}),
+    ]
+    assert trial_errors(grid) == {
+        "hung": "no progress in 60 s",
+        "killed": "Its node died.",
+        "broken": "no model at x",
+    }
