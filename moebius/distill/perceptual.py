@@ -7,16 +7,15 @@ Shapes: B batch, H x W latent, C channels of a tap.
 from __future__ import annotations
 
 import logging
-import pickle
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal, Self
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from moebius.distill.augment import apply_affine, draw_augmentations
+from moebius.models.released import read_tensors
 
 logger = logging.getLogger(__name__)
 
@@ -186,17 +185,10 @@ def _one_each(
 def _read(path: Path) -> Mapping[str, Tensor]:
     if not path.is_file():
         raise ValueError(f"No E-LatentLPIPS weights at {path}. {WHERE}.")
-    if path.suffix == ".safetensors":
-        return load_file(path)
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise ValueError(
-            f"{path} holds more than tensors, so it is not loaded. {WHERE}."
-        ) from error
-    if not isinstance(state, Mapping):
-        raise ValueError(f"{path} is not a state dict. {WHERE}.")
-    return state
+        return read_tensors(path)
+    except ValueError as error:
+        raise ValueError(f"{error}. {WHERE}.") from None
 
 
 def _check(given: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> None:

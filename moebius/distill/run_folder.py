@@ -15,7 +15,7 @@ from typing import Any
 import torch
 import yaml
 
-from moebius.config import Recipe
+from moebius.config import Recipe, load_yaml
 
 # A run may be prolonged or watched differently and is still the same run.
 CHANGEABLE = (
@@ -76,7 +76,7 @@ class RunFolder:
     def read_config(self) -> dict[str, Any] | None:
         """The configuration that the folder was made with, or `None`."""
         path = self.path / "config.yaml"
-        return yaml.safe_load(path.read_text()) if path.is_file() else None
+        return load_yaml(path) if path.is_file() else None
 
     def log(self, metrics: dict[str, float]) -> None:
         """Appends one line to `metrics.jsonl`."""

@@ -1,5 +1,6 @@
 """Released checkpoints: `embedding_layer.weight` and `diff_model.*`, read and written."""
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -58,7 +59,7 @@ def save_released(model: nn.Module, path: str | Path, lcg: bool = True) -> None:
 
 def read_tensors(path: str | Path) -> dict[str, Tensor]:
     """The tensors of a `.safetensors` or `torch.save` file; never unpickles objects."""
-    if not Path(path).is_file():
+    if not os.path.isfile(path):
         raise ValueError(f"checkpoint {path} does not exist")
     try:
         if str(path).endswith(".safetensors"):
@@ -99,11 +100,12 @@ def _check(own: Mapping[str, Tensor], given: Mapping[str, Tensor], name: str) ->
         if keys
     ]
     if problems:
+        text = " ".join("; ".join(problems).split())  # keys may hold anything
         raise ValueError(
-            f"{name} does not fit the model: {'; '.join(problems)}. "
+            f"{name} does not fit the model: {text}. "
             "Build the model with the checkpoint's architecture and sizes"
         )
 
 
 def _first_line(error: Exception) -> str:
-    return str(error).splitlines()[0] if str(error) else type(error).__name__
+    return (str(error).splitlines() or [type(error).__name__])[0]
