@@ -31,10 +31,11 @@ test: $(INSTALLED)  ## Run the tests; choose some with ARGS='-k masks'
 slow: $(INSTALLED)  ## Run the tests that take minutes each
 	$(BIN)/pytest -m slow $(ARGS)
 
-lint: $(INSTALLED)  ## Check style and types
+lint: $(INSTALLED)  ## Check style, types, and dependencies for known vulnerabilities
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/python .ci/audit.py
 
 bench: $(INSTALLED)  ## Run every benchmark
 	@set -e; found=; \

@@ -16,6 +16,7 @@ import torch
 import yaml
 
 from moebius.config import Recipe, load_yaml
+from moebius.config.secrets import hide_secrets, without_secrets
 
 # A run may be prolonged or watched differently and is still the same run.
 CHANGEABLE = (
@@ -57,7 +58,8 @@ class RunFolder:
         known = self.read_config()
         if known is None:
             return
-        changed = _differences(known, recipe.model_dump(mode="json", by_alias=True))
+        own = without_secrets(recipe.model_dump(mode="json", by_alias=True))
+        changed = _differences(known, own)
         differing = [key for key in changed if key not in CHANGEABLE]
         if differing:
             raise ValueError(
@@ -115,9 +117,9 @@ class RunFolder:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Replaces a file's text atomically."""
+    """Replaces a file's text atomically; secrets are left out, see `moebius.config.secrets`."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(text)
+    temporary.write_text(hide_secrets(text))
     os.replace(temporary, path)
 
 

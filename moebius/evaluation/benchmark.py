@@ -30,6 +30,7 @@ from moebius.config import (
     parse,
 )
 from moebius.config.plain import dotted
+from moebius.config.secrets import without_secrets
 from moebius.data.transforms import load_image
 from moebius.distill.run_folder import write_text
 from moebius.evaluation.geometry import to_square
@@ -165,7 +166,7 @@ def check_settings(path: Path, settings: dict[str, Any]) -> None:
     Raises:
         ValueError: naming what differs.
     """
-    known = load_json(path)
+    known, settings = load_json(path), without_secrets(settings)
     differing = sorted(
         dotted((key,))
         for key in known.keys() | settings.keys()
