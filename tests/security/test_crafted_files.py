@@ -68,6 +68,7 @@ def legacy(mark: Path) -> bytes:
     return file.getvalue()
 
 
+SMALL: dict[str, Any] = {"widths": (32, 32, 32), "lcg_dim": 16, "context_dim": 8, "latent_size": 8}
 FORGED = [zipped, legacy, lambda mark: pickle.dumps(Payload(mark))]
 
 
@@ -78,7 +79,7 @@ def test_weights_run_nothing(tmp_path: Path, mark: Path, forge, suffix: str):
     path.write_bytes(forge(mark))
     readers: list[Callable[[], Any]] = [
         lambda: read_tensors(path),
-        lambda: load_denoiser(path),
+        lambda: load_denoiser(path, **SMALL),
         lambda: read_perceptual(path),
         lambda: read_weights(WeightsFile(path, "0" * 64, True)),
     ]
