@@ -32,10 +32,11 @@ test: $(INSTALLED)  ## Run the tests; choose some with ARGS='-k masks', debug wi
 slow: $(INSTALLED)  ## Run the tests that take minutes each
 	$(BIN)/pytest -m slow $(ARGS)
 
-lint: $(INSTALLED)  ## Check style and types
+lint: $(INSTALLED)  ## Check style, types, and dependencies for known vulnerabilities
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/python .ci/audit.py
 
 bench: $(INSTALLED)  ## Run every benchmark (10 minutes), write benchmarks/results.json
 	$(BIN)/python benchmarks/_all.py

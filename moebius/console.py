@@ -12,6 +12,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from moebius.config.secrets import hide_secrets
 from moebius.distill.run_folder import RunFolder
 
 INTERVAL_S = 0.5
@@ -23,7 +24,9 @@ Begin = Callable[[str, int], Callable[[int], None]]
 
 def guard(main: Callable[[], None]) -> None:
     """Runs a door: bad input is one line and exit code 2, a failed run one line and 1."""
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    handler = logging.StreamHandler()
+    handler.setFormatter(_Discreet("%(levelname)s %(name)s: %(message)s"))
+    logging.basicConfig(level=logging.WARNING, handlers=[handler])
     try:
         main()
     except ValueError as error:
@@ -35,8 +38,15 @@ def guard(main: Callable[[], None]) -> None:
 
 
 def _say(text: str, code: int) -> int:
-    print(text, file=sys.stderr)
+    print(hide_secrets(text), file=sys.stderr)
     return code
+
+
+class _Discreet(logging.Formatter):
+    """Leaves secrets out, whichever library says them."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return hide_secrets(super().format(record))
 
 
 @dataclass(frozen=True)

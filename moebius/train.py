@@ -19,6 +19,7 @@ from rich.table import Table
 from moebius.assembly import made_up, train_run
 from moebius.cluster import Workers, check_shared, fit_workers, parse_workers
 from moebius.config import Recipe, parse
+from moebius.config.secrets import without_secrets
 from moebius.console import Tracked, guard, show_progress
 from moebius.distill.memory import estimate_memory
 from moebius.distill.run_folder import RunFolder
@@ -210,7 +211,8 @@ def missing_inputs(recipe: Recipe) -> list[str]:
 
 def describe(recipe: Recipe, workers: int, console: Console) -> None:
     """Prints the resolved recipe, counts, batch arithmetic and memory."""
-    console.print(yaml.safe_dump(recipe.model_dump(mode="json", by_alias=True), sort_keys=False))
+    shown = without_secrets(recipe.model_dump(mode="json", by_alias=True))
+    console.print(yaml.safe_dump(shown, sort_keys=False))
     micro, parts = batch_arithmetic(recipe, workers)
     with torch.device("meta"):
         student = build(recipe.arch, **recipe.model)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 QUICK = {"max_examples": 2_000, "derandomize": True}
 """The same cases in every run: a change of the code is what turns them red."""
-SLOW = {"max_examples": 50_000}
+SLOW = {"max_examples": 20_000}
 _COMMON: dict[str, Any] = {
     "deadline": None,
     "database": None,

@@ -1,6 +1,7 @@
 """The schema of every YAML file: strict, with unknown keys refused by the nearest known name."""
 
 from moebius.config.architecture import Architecture, Operator, Stage
+from moebius.config.json_text import load_json, load_json_lines, read_object
 from moebius.config.protocol import (
     Images,
     Masks,
@@ -58,8 +59,11 @@ __all__ = [
     "Teacher",
     "Training",
     "Validation",
+    "load_json",
+    "load_json_lines",
     "load_yaml",
     "override",
     "parse",
+    "read_object",
     "set_dotted",
 ]

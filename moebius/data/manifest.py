@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, cast, get_args
 
+from moebius.config import read_object
 from moebius.data.photographs import builtin_paths
 
 Category = Literal["background", "foreground"]
@@ -42,7 +42,9 @@ def read_records(source: str | Path) -> list[Record]:
             `.jsonl` manifest, or a folder, searched with its subfolders. Photographs and folders
             hold background pictures without masks. A manifest has one JSON object a line, with
             `image`, `category` (`background` or `foreground`; the release calls it `prompt`) and,
-            where it has one, `mask`; relative paths start at the manifest's folder.
+            where it has one, `mask`. Relative paths start at the manifest's folder and must stay
+            in it, so that a manifest that came with its pictures shows nothing else of this
+            machine; whole paths are its writer's own choice, and so are links in the folder.
 
     Returns:
         The records in the order of the source; those of a folder are sorted.
@@ -54,9 +56,9 @@ def read_records(source: str | Path) -> list[Record]:
     if kind == "builtin":
         return [_background(path, path.stem) for path in builtin_paths(split or "train")]
     path = Path(source)
-    if path.is_dir():
+    if os.path.isdir(path):  # unlike Path's, false for names that no file can have
         return _read_folder(path)
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise ValueError(f"no data at {path}: give a .jsonl manifest, a folder, or 'builtin'")
     if path.suffix != ".jsonl":
         raise ValueError(f"{path} is not a manifest: give a .jsonl file, a folder, or 'builtin'")
@@ -122,11 +124,9 @@ def parse_line(text: str, folder: Path) -> Record:
 
 def _parse_object(text: str) -> dict[str, Any]:
     try:
-        item = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"not JSON ({error}): write one object a line") from error
-    if not isinstance(item, dict):
-        raise ValueError('not a JSON object: write {"image": ..., "category": ...}')
+        item = read_object(text)
+    except ValueError as error:
+        raise ValueError(f'{error}: write one object a line, {{"image": ..., ...}}') from None
     unknown = [key for key in item if key not in _KEYS]
     if unknown:
         raise ValueError(f"unknown key {unknown[0]!r}: use only {', '.join(_KEYS)}")

@@ -44,7 +44,8 @@ def _decode(path: Path, backdrop: tuple[int, int, int]) -> Image.Image:
             return _to_rgb(ImageOps.exif_transpose(image), backdrop)
     # Decoders answer broken bytes with nearly any exception.
     except Exception as error:
-        raise UnreadableImage(f"cannot read {path}: {error}") from error
+        reason = " ".join(str(error).split())
+        raise UnreadableImage(f"cannot read {path}: {reason}") from error
 
 
 def _check_pixels(size: tuple[int, int]) -> None:

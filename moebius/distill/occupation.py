@@ -15,6 +15,7 @@ from moebius.distill.run_folder import write_text
 
 MARK = ".process.json"
 ERROR = "error.txt"
+"""Why work in a folder failed; the reason is the last line."""
 FRESH_S = 3600.0
 """Where a lock cannot be seen, work may go on for this long after its last trace."""
 TRACES = (".", MARK, "metrics.jsonl", "checkpoints", "shards", "latents", "trials")

@@ -16,7 +16,8 @@ from typing import Any
 import torch
 import yaml
 
-from moebius.config import Recipe
+from moebius.config import Recipe, load_yaml
+from moebius.config.secrets import hide_secrets, without_secrets
 
 # A run may be prolonged or watched differently and is still the same run.
 CHANGEABLE = (
@@ -61,7 +62,8 @@ class RunFolder:
         known = self.read_config()
         if known is None:
             return
-        changed = _differences(known, recipe.model_dump(mode="json", by_alias=True))
+        own = without_secrets(recipe.model_dump(mode="json", by_alias=True))
+        changed = _differences(known, own)
         differing = [key for key in changed if key not in CHANGEABLE]
         if differing:
             raise ValueError(
@@ -80,7 +82,7 @@ class RunFolder:
     def read_config(self) -> dict[str, Any] | None:
         """The configuration that the folder was made with, or `None`."""
         path = self.path / "config.yaml"
-        return yaml.safe_load(path.read_text()) if path.is_file() else None
+        return load_yaml(path) if path.is_file() else None
 
     def log(self, metrics: dict[str, float]) -> None:
         """Appends one line to `metrics.jsonl`."""
@@ -119,9 +121,9 @@ class RunFolder:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Replaces a file's text atomically."""
+    """Replaces a file's text atomically; secrets are left out, see `moebius.config.secrets`."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(text)
+    temporary.write_text(hide_secrets(text))
     os.replace(temporary, path)
 
 

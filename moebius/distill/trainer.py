@@ -28,6 +28,7 @@ from moebius.distill.tracking import Track, tracked
 from moebius.distill.world import World
 from moebius.models.codec import LatentCodec
 from moebius.models.denoiser import Denoiser
+from moebius.models.released import read_state
 
 logger = logging.getLogger(__name__)
 
@@ -304,7 +305,7 @@ class Trainer:
     def _load(self, found: Path) -> None:
         device = str(self.world.device)
         self.student.load_state_dict(load_file(found / "student.safetensors", device=device))
-        state = torch.load(found / "optimizer.pt", map_location="cpu", weights_only=True)
+        state = read_state(found / "optimizer.pt")
         self.optimizer.load_state_dict(state["optimizer"])
         if self.ema is not None:
             shadow = load_file(found / "ema.safetensors", device=device)

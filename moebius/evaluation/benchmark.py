@@ -11,14 +11,26 @@ import json
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+from pydantic import Field
 
-from moebius.config import Polarity, Protocol, Scoring
+from moebius.config import (
+    Polarity,
+    Probability,
+    Protocol,
+    Scoring,
+    Strict,
+    load_json,
+    load_json_lines,
+    parse,
+)
+from moebius.config.plain import dotted
+from moebius.config.secrets import without_secrets
 from moebius.data.transforms import load_image
 from moebius.distill.run_folder import write_text
 from moebius.evaluation.geometry import to_square
@@ -40,18 +52,18 @@ class Item:
     """(size, size) bool."""
 
 
-@dataclass(frozen=True)
-class Line:
+class Line(Strict):
     """One line of the manifest."""
 
-    id: str
+    id: Annotated[str, Field(pattern=r"^[^/\x00]+$")]
+    """Names the picture's files, so it leads to no other folder."""
     source: str
     mask: str
     """Generator, or file of the published set."""
     image_sha256: str
     mask_sha256: str
     """Both of pixels, see `pixels.checksum`."""
-    hole: float
+    hole: Probability
 
 
 @dataclass(frozen=True)
@@ -62,9 +74,9 @@ class Benchmark:
 
     @cached_property
     def lines(self) -> dict[str, Line]:
-        """Every picture's line by id, in the manifest's order."""
-        text = (self.folder / MANIFEST).read_text()
-        lines = (Line(**json.loads(line)) for line in text.splitlines())
+        """Every picture's line by id, in the manifest's order; ValueError for a broken one."""
+        found = load_json_lines(self.folder / MANIFEST)
+        lines = (parse(Line, line, where) for where, line in found)
         return {line.id: line for line in lines}
 
     @property
@@ -144,7 +156,7 @@ def prepare_benchmark(
     origin = scoring.masks or protocol.masks.generator
     check_mean_hole([line.hole for line in lines], protocol.masks.mean_hole, origin)
     write_text(folder / SETTINGS, json.dumps(settings, indent=1))
-    write_text(folder / MANIFEST, "".join(json.dumps(asdict(line)) + "\n" for line in lines))
+    write_text(folder / MANIFEST, "".join(json.dumps(line.model_dump()) + "\n" for line in lines))
     return Benchmark(folder)
 
 
@@ -154,9 +166,11 @@ def check_settings(path: Path, settings: dict[str, Any]) -> None:
     Raises:
         ValueError: naming what differs.
     """
-    known = json.loads(path.read_text())
+    known, settings = load_json(path), without_secrets(settings)
     differing = sorted(
-        key for key in known.keys() | settings.keys() if known.get(key) != settings.get(key)
+        dotted((key,))
+        for key in known.keys() | settings.keys()
+        if known.get(key) != settings.get(key)
     )
     if differing:
         raise ValueError(

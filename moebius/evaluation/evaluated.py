@@ -4,7 +4,6 @@ benchmark/manifest.jsonl  benchmark/images/<id>.png  benchmark/masks/<id>.png
 <method>/results/<id>.png  <method>/scores.jsonl (where there are scores of single pictures)
 """
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from moebius.config import load_json_lines
 from moebius.data.transforms import load_image, load_mask
 from moebius.evaluation.plots import grey_hole
 
@@ -36,7 +36,7 @@ class EvaluatedFolder:
                 f"{self.path} has no {BENCHMARK}/manifest.jsonl: "
                 "give a folder that python -m moebius.evaluate wrote"
             )
-        return [_id(line, f"{manifest}:{n}") for n, line in _lines(manifest)]
+        return [_id(line, where) for where, line in load_json_lines(manifest)]
 
     @cached_property
     def methods(self) -> list[str]:
@@ -87,30 +87,16 @@ class EvaluatedFolder:
         if not path.is_file():
             return {}
         return {
-            _id(line, f"{path}:{n}"): {
+            _id(line, where): {
                 key: float(value)
                 for key, value in line.items()
                 if isinstance(value, int | float) and not isinstance(value, bool)
             }
-            for n, line in _lines(path)
+            for where, line in load_json_lines(path)
         }
 
     def _result(self, method: str, name: str) -> Path:
         return self.path / method / "results" / f"{name}.png"
-
-
-def _lines(path: Path) -> list[tuple[int, dict[str, Any]]]:
-    """Numbered JSON objects of a file, one a line."""
-    found = []
-    for number, line in enumerate(path.read_text().splitlines(), 1):
-        try:
-            data = json.loads(line)
-        except (ValueError, RecursionError):
-            data = None
-        if not isinstance(data, dict):
-            raise ValueError(f"{path}:{number}: not a JSON object")
-        found.append((number, data))
-    return found
 
 
 def _id(line: dict[str, Any], where: str) -> str:

@@ -132,5 +132,6 @@ def _short_side(path: Path) -> int:
     try:
         with Image.open(path) as image:
             return min(image.size)
-    except OSError as error:
-        raise ValueError(f"cannot read {path}: {error}") from None
+    # Pillow's decoders answer broken files with nearly any exception.
+    except Exception as error:
+        raise ValueError(f"cannot read {path}: {' '.join(str(error).split())}") from None

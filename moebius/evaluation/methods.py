@@ -5,7 +5,6 @@ method but a denoiser with the release's start is shown the truth inside a hole.
 """
 
 import hashlib
-import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ import cv2
 import numpy as np
 import torch
 
-from moebius.config import Sampling
+from moebius.config import Sampling, load_json
 from moebius.data.manifest import read_records
 from moebius.evaluation.benchmark import Item
 from moebius.evaluation.denoising import DenoiserFill, strength
@@ -108,7 +107,7 @@ class DenoiserMethod(Method):
     def _noise_offset(self) -> float:
         """Of the noise in the model's training, as a saved pipeline tells it."""
         path = Path(self.source) / "model_index.json"
-        saved = json.loads(path.read_text()) if path.is_file() else {}
+        saved = load_json(path) if path.is_file() else {}
         return saved.get("noise_offset", NOISE_OFFSET)
 
     def _made_up(self) -> list[str]:
@@ -116,7 +115,7 @@ class DenoiserMethod(Method):
         path = Path(self.source).parent / "result.json"
         if not path.is_file() or not Path(self.source).is_dir():
             return []
-        return [f"trained with {what}" for what in json.loads(path.read_text()).get("made_up", [])]
+        return [f"trained with {what}" for what in load_json(path).get("made_up", [])]
 
 
 @dataclass(frozen=True)

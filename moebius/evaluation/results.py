@@ -1,13 +1,12 @@
 """What a score depends on, beside the score; and the table that sets it beside the paper's."""
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from rich.table import Table
 
-from moebius.config import Protocol, Scoring
+from moebius.config import Protocol, Scoring, load_json
 from moebius.distill.run_folder import environment
 from moebius.evaluation.benchmark import Benchmark, polarity
 from moebius.evaluation.methods import Method
@@ -83,7 +82,7 @@ def result_table(out: Path, result: dict[str, Any]) -> Table:
     """Every method scored on this benchmark so far, above the paper's rows."""
     rows = []
     for path in sorted(out.glob("*/result.json")):
-        other = json.loads(path.read_text())
+        other = load_json(path)
         if other["manifest_sha256"] == result["manifest_sha256"]:
             rows.append((other["name"], other["metrics"]))
     names = [name for name in METRICS if any(name in metrics for _, metrics in rows)]

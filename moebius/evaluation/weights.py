@@ -2,7 +2,6 @@
 
 import hashlib
 import logging
-import pickle
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +9,8 @@ from urllib.error import URLError
 
 import torch
 from torch import Tensor
+
+from moebius.models.released import read_tensors
 
 logger = logging.getLogger(__name__)
 
@@ -110,9 +111,6 @@ def read_weights(weights: WeightsFile) -> Mapping[str, Tensor]:
         ValueError: if the file holds anything else.
     """
     try:
-        state = torch.load(weights.path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
-        raise ValueError(f"{weights.path} is not a file of weights: fetch it anew") from error
-    if not isinstance(state, Mapping):
-        raise ValueError(f"{weights.path} is not a state dict: fetch it anew")
-    return state
+        return read_tensors(weights.path)
+    except ValueError as error:
+        raise ValueError(f"{error}; fetch it anew") from None

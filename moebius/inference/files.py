@@ -28,7 +28,7 @@ def read_picture(path: Path, what: str = "image") -> Image.Image:
     Raises:
         ValueError: no file, no picture, or more than 8 bits a channel.
     """
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise ValueError(f"{path}: no such file")
     try:
         with warnings.catch_warnings():
@@ -37,9 +37,10 @@ def read_picture(path: Path, what: str = "image") -> Image.Image:
             image = Image.open(path)
             check_depth(image, what)  # no longer seen once it is loaded
             image.load()
-    # Pillow's decoders raise SyntaxError and ValueError, too, for broken files.
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise ValueError(f"{path}: cannot be read ({error})") from error
+    # Pillow's decoders answer broken files with nearly any exception.
+    except Exception as error:
+        reason = " ".join(str(error).split())
+        raise ValueError(f"{path}: cannot be read ({reason})") from error
     return image
 
 

@@ -101,9 +101,13 @@ def upright(image: object, what: str) -> Image.Image:
     # Phones add a second, hidden picture to their JPEGs and call that MPO.
     if frames > 1 and image.format != "MPO":
         logger.warning("the %s has %d frames: one of them is used", what, frames)
-    if image.getexif().get(_ORIENTATION, 1) == 1:
+    try:
+        turned = image.getexif().get(_ORIENTATION, 1) != 1
+        return ImageOps.exif_transpose(image) if turned else image
+    # Pillow reads EXIF data only now, and answers broken ones with nearly any exception.
+    except Exception:
+        logger.warning("the %s has broken EXIF data: it is taken as upright", what)
         return image
-    return ImageOps.exif_transpose(image)
 
 
 def check_depth(image: Image.Image, what: str) -> None:

@@ -1,8 +1,10 @@
 """Released checkpoints: `embedding_layer.weight` and `diff_model.*`, read and written."""
 
 import logging
+import os
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -62,13 +64,25 @@ def save_released(model: nn.Module, path: str | Path, lcg: bool = True) -> None:
 
 
 def read_tensors(path: str | Path) -> dict[str, Tensor]:
-    """The tensors of a `.safetensors` or `torch.save` file; never unpickles objects."""
-    if not Path(path).is_file():
+    """The tensors of a `.safetensors` or `torch.save` file; never unpickles objects.
+
+    Raises:
+        ValueError: no such file, or none of tensors.
+    """
+    state = read_state(path)
+    if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
+        raise ValueError(f"checkpoint {path} is not a state dict of tensors")
+    return state
+
+
+def read_state(path: str | Path) -> Any:
+    """As `read_tensors`, of tensors in any plain data, such as an optimizer's state."""
+    if not os.path.isfile(path):
         raise ValueError(f"checkpoint {path} does not exist")
     try:
         if str(path).endswith(".safetensors"):
             return load_file(path)
-        state = torch.load(path, map_location="cpu", weights_only=True)
+        return torch.load(path, map_location="cpu", weights_only=True)
     except (SafetensorError, RuntimeError, EOFError, OSError, KeyError) as error:
         raise ValueError(f"checkpoint {path} cannot be read: {_first_line(error)}") from None
     except Exception:  # of any kind; torch's own text advises to switch the protection off
@@ -76,9 +90,6 @@ def read_tensors(path: str | Path) -> dict[str, Tensor]:
             f"checkpoint {path} is no file of weights alone, and nothing else is unpickled: "
             "give a .safetensors file, or a .bin of tensors"
         ) from None
-    if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
-        raise ValueError(f"checkpoint {path} is not a state dict of tensors")
-    return state
 
 
 def _internal(key: str) -> str:
@@ -104,11 +115,12 @@ def _check(own: Mapping[str, Tensor], given: Mapping[str, Tensor], name: str) ->
         if keys
     ]
     if problems:
+        text = " ".join("; ".join(problems).split())  # keys may hold anything
         raise ValueError(
-            f"{name} does not fit the model: {'; '.join(problems)}. "
+            f"{name} does not fit the model: {text}. "
             "Build the model with the checkpoint's architecture and sizes"
         )
 
 
 def _first_line(error: Exception) -> str:
-    return str(error).splitlines()[0] if str(error) else type(error).__name__
+    return (str(error).splitlines() or [type(error).__name__])[0]

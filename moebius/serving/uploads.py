@@ -74,8 +74,8 @@ def _check_pixels(path: Path, limits: Limits, what: str) -> None:
                 width, height = image.size
     except Image.DecompressionBombError as error:
         raise ValueError(_too_many(what, limits)) from error
-    # Pillow's decoders raise SyntaxError and ValueError, too, for broken files.
-    except (OSError, SyntaxError, ValueError) as error:
+    # Pillow's decoders answer broken files with nearly any exception.
+    except Exception as error:
         raise ValueError(f"the {what} is no picture that can be read") from error
     if width * height > limits.megapixels * 1e6:
         raise ValueError(f"{_too_many(what, limits)}: it is {width}x{height}")

@@ -14,6 +14,7 @@ from moebius.assembly import train_run
 from moebius.cluster import Workers
 from moebius.config import Recipe, Sweep
 from moebius.console import Tracked, show_progress
+from moebius.distill.occupation import ERROR
 from moebius.distill.run_folder import write_text
 from moebius.distill.tracking.identity import run_name
 from moebius.distill.trainer import batch_arithmetic
@@ -24,7 +25,7 @@ from moebius.recipes import teacher_folder, teacher_recipe
 from moebius.restarts import last_line
 from moebius.sweeps.halving import halving
 from moebius.sweeps.searching import Study, proposals
-from moebius.sweeps.stalls import ERROR, ends_when_stalled
+from moebius.sweeps.stalls import ends_when_stalled
 from moebius.sweeps.standings import architecture_key
 from moebius.sweeps.trials import Trial, base_recipe, promoted_recipe, warm_start
 from moebius.train import launch, parse_recipe, quiet

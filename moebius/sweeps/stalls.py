@@ -9,10 +9,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from moebius.distill.occupation import ERROR
 from moebius.distill.run_folder import RunFolder
-
-ERROR = "error.txt"
-"""In a trial's folder: why it failed; the reason is the last line."""
 
 
 @contextmanager

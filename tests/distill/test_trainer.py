@@ -1,5 +1,7 @@
 """The loop: resuming to the bit, batch arithmetic, subsets of losses, and what stops a run."""
 
+import hashlib
+import json
 from pathlib import Path
 
 import pytest
@@ -153,6 +155,28 @@ def test_any_subset_of_losses_trains(tmp_path: Path, losses: list[str]) -> None:
         *(f"loss/{name}" for name in losses),
         "loss/total",
     }
+
+
+class Payload:
+    def __init__(self, mark: Path) -> None:
+        self.mark = mark
+
+    def __reduce__(self):
+        return Path.touch, (self.mark,)
+
+
+def test_a_forged_optimizer_runs_nothing(tmp_path: Path) -> None:
+    """A run's folder from a stranger, its checksums right."""
+    make_trainer(tmp_path, recipe(training={"steps": 1})).run()
+    mark, saved = tmp_path / "it_ran", tmp_path / "checkpoints" / "step_000001"
+    torch.save({"optimizer": Payload(mark)}, saved / "optimizer.pt")
+    manifest = json.loads((saved / "manifest.json").read_text())
+    forged = hashlib.sha256((saved / "optimizer.pt").read_bytes()).hexdigest()
+    manifest["sha256"]["optimizer.pt"] = forged
+    (saved / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(ValueError, match="optimizer.pt is no file of weights alone"):
+        make_trainer(tmp_path, recipe(training={"steps": 2})).run()
+    assert not mark.exists()
 
 
 def test_a_missing_teacher_is_named(tmp_path: Path) -> None:

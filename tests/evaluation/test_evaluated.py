@@ -56,7 +56,7 @@ def test_scores_may_be_absent_and_hold_other_things_than_numbers(folder: Path):
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("no json", "manifest.jsonl:1: not a JSON object"),
+        ("no json", "manifest.jsonl:1: not JSON"),
         ("[]", "manifest.jsonl:1: not a JSON object"),
         ("{}", "manifest.jsonl:1: no id"),
         ('{"id": 3}', "manifest.jsonl:1: no id"),

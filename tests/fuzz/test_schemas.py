@@ -15,7 +15,6 @@ from moebius.sweeps.trials import points, read_sweep
 
 RECIPES: list[dict[str, Any]] = [
     {
-        "extends": "builtin",
         "arch": {"base": "lmi_dw_mixffn", "stages": [{"conv": "conv"}, {"self": "gla"}, {}]},
         "model": {"widths": [32, 64, 64], "latent_size": 8},
         "teacher": {"path": "there", "arch": "pixelhacker"},

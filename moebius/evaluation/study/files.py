@@ -1,12 +1,11 @@
 """The files of a study: the key that `build` keeps, and what participants save."""
 
-import json
 from pathlib import Path
 from typing import Annotated, Literal, TypeVar
 
 from pydantic import AwareDatetime, Field
 
-from moebius.config import Strict, parse
+from moebius.config import Strict, load_json, parse
 
 ANSWERS_FORMAT = "moebius study answers 1"
 
@@ -70,15 +69,7 @@ def read(model: type[Model], path: Path) -> Model:
     Raises:
         ValueError: a file that cannot be read, is no JSON, or holds something else; one line.
     """
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ValueError(f"cannot read {path}: {error.strerror}") from None
-    except (ValueError, RecursionError):
-        raise ValueError(f"{path} is not JSON") from None
-    if not isinstance(data, dict):
-        raise ValueError(f"{path} must hold a JSON object")
-    return parse(model, data, str(path))
+    return parse(model, load_json(path), str(path))
 
 
 def read_answers(paths: list[Path], key: Key) -> tuple[list[Answers], list[str]]:

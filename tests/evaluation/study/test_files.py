@@ -38,7 +38,7 @@ def test_good_answers_count_in_the_order_of_their_ends(tmp_path: Path):
         ("{", "is not JSON"),
         ("[" * 100_000, "is not JSON"),
         ("\ufeff\x00", "is not JSON"),
-        ("[]", "must hold a JSON object"),
+        ("[]", "is not a JSON object"),
         ({"study": "s1"}, "participant: Field required"),
         (answers(study="s2"), "answers study s2, this is study s1"),
         (answers(format="something"), "format:"),
