@@ -79,7 +79,7 @@ def sample_cost(
 
 
 def update_cost(recipe: Recipe, student: Denoiser) -> Cost:
-    """One step of the optimiser: Muon's matrix products, which workers share; the rest is nothing."""
+    """One step of the optimiser: Muon's matrix products, shared by the workers; else nothing."""
     if recipe.optimizer.name != "muon":
         return _cost({"optimizer": 0.0}, {"optimizer": "bf16"})
     macs = 0.0

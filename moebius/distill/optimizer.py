@@ -116,7 +116,7 @@ class Muon(torch.optim.Optimizer):
             )
             directions = orthogonalize(stack)
             if self.world.size == 1:  # none is held longer than it has to be
-                yield chosen, directions
+                yield chosen, directions.unbind()
             else:  # they were rounded to bfloat16 before
                 mine.update(zip(chosen, directions.bfloat16(), strict=True))
         if self.world.size > 1:

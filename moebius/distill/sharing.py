@@ -43,7 +43,7 @@ def gather(
     received = sent.new_empty(world.size * length)
     # As bytes: not every backend knows every type.
     distributed.all_gather_into_tensor(received.view(torch.uint8), sent.view(torch.uint8))
-    found = {}
+    found: dict[int, Tensor] = {}
     for part, segment in zip(parts, received.split(length), strict=True):
         found.update(_cut(segment, part, shapes))
     return [found[piece] for piece in range(len(owners))]
