@@ -39,8 +39,8 @@ class Conv2d(nn.Conv2d):
                 return product(rows, self.weight.flatten(1), self.bias).permute(0, 3, 1, 2)
             size = self._output_size(input, padding)
             if input.shape[0] * size[0] * size[1] <= FEW_POSITIONS:
-                windows = F.unfold(input, self.kernel_size, self.dilation, padding, self.stride)  # type: ignore[arg-type]
-                y = product(windows.mT, self.weight.flatten(1), self.bias)
+                options = self.kernel_size, self.dilation, padding, self.stride
+                y = _SmallMap.apply(input, self.weight.flatten(1), self.bias, options)
                 return y.unflatten(1, size).permute(0, 3, 1, 2)
         return super().forward(input)
 
@@ -103,6 +103,32 @@ class _Product(torch.autograd.Function):
             _by_onednn(grad.mT, rows.mT) if of_weight else None,
             grad.sum(0) if of_bias else None,
         )
+
+
+class _SmallMap(torch.autograd.Function):
+    """A convolution's rows, (B, H' W', C_out); its windows are nine maps, so they are not kept."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, options: tuple[Any, ...]
+    ) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        ctx.options = options
+        return product(F.unfold(x, *options).mT, weight, bias)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight = ctx.saved_tensors
+        of_x = of_weight = None
+        rows = grad.flatten(0, 1)
+        if ctx.needs_input_grad[0]:
+            of_windows = product(grad, weight.mT).mT
+            of_x = F.fold(of_windows, x.shape[2:], *ctx.options)  # type: ignore[arg-type]
+        if ctx.needs_input_grad[1]:
+            windows = F.unfold(x, *ctx.options).mT.flatten(0, 1)
+            of_weight = product(rows.mT, windows.mT)
+        return of_x, of_weight, rows.sum(0) if ctx.needs_input_grad[2] else None, None
 
 
 def _by_onednn(rows: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:

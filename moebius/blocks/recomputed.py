@@ -35,7 +35,7 @@ def pointwise_of_gated(x: Tensor, conv: nn.Conv2d) -> Tensor:
 
 def _as_autocast(device: str, *parameters: Any) -> list[Any]:
     """Parameters in the type that autocast would run their product in."""
-    if not torch.is_autocast_enabled(device):
+    if not torch.amp.is_autocast_available(device) or not torch.is_autocast_enabled(device):
         return list(parameters)
     dtype = torch.get_autocast_dtype(device)
     return [None if p is None else p.to(dtype) for p in parameters]

@@ -3,8 +3,10 @@
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.autograd.graph import saved_tensors_hooks
 
-from moebius.blocks.products import Conv2d, Linear, _Product, adopt, product
+from moebius.blocks import products
+from moebius.blocks.products import Conv2d, Linear, adopt, product
 
 LAYERS = {
     "linear": (lambda: nn.Linear(24, 40), (2, 9, 24)),
@@ -56,8 +58,8 @@ def test_float32_on_a_cpu_is_taken_and_nothing_else(case: str, monkeypatch) -> N
     layer, x = make(), torch.randn(shape)
     adopt(layer)
     taken: list[torch.dtype] = []
-    apply = _Product.apply
-    monkeypatch.setattr(_Product, "apply", lambda *a: taken.append(a[0].dtype) or apply(*a))
+    multiply = products._by_onednn
+    monkeypatch.setattr(products, "_by_onednn", lambda *a: taken.append(a[0].dtype) or multiply(*a))
     layer(x)
     assert taken == [torch.float32]
     with torch.autocast("cpu", torch.bfloat16):
@@ -85,6 +87,15 @@ def test_adopting_keeps_weights_and_leaves_others_kinds_alone() -> None:
     adopt(model)
     assert [type(m) for m in model.values()] == [Linear, Own, nn.LayerNorm]
     assert all(tensor is before[key] for key, tensor in model.state_dict(keep_vars=True).items())
+
+
+def test_windows_are_not_kept() -> None:
+    make, shape = LAYERS["small map"]
+    layer, kept = make(), list[int]()
+    adopt(layer)
+    with saved_tensors_hooks(lambda t: kept.append(t.numel()) or t, lambda t: t):
+        layer(torch.randn(shape, requires_grad=True))
+    assert sorted(kept) == sorted([torch.Size(shape).numel(), layer.weight.numel()])
 
 
 def test_a_transposed_weight_needs_no_copy() -> None:
