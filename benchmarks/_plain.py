@@ -1,13 +1,14 @@
 """What the benchmarks compare with: Eq. 1, 2, 4 and 5 computed as they are written down."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from moebius.blocks import InteractiveLambda, LocalLambda
+from moebius.blocks.products import Conv2d, Linear
 from moebius.distill.batch import NoisyBatch
 from moebius.distill.losses import implied_clean
 from moebius.distill.perceptual import ELatentLPIPS
@@ -42,13 +43,21 @@ def interactive_lambda(
 
 @contextmanager
 def plain_operators() -> Iterator[None]:
-    """Both operators in their plain form, in every network, inside a `with` block."""
-    kept = LocalLambda.forward, InteractiveLambda.forward
-    LocalLambda.forward, InteractiveLambda.forward = local_lambda, interactive_lambda  # type: ignore[method-assign]
+    """Operators in their plain form, and torch's own layers, in every network inside a `with`."""
+    plain: dict[type[nn.Module], Callable[..., Tensor]] = {
+        LocalLambda: local_lambda,
+        InteractiveLambda: interactive_lambda,
+        Linear: nn.Linear.forward,
+        Conv2d: nn.Conv2d.forward,
+    }
+    kept = {kind: kind.forward for kind in plain}
     try:
+        for kind, forward in plain.items():
+            kind.forward = forward  # type: ignore[method-assign]
         yield
     finally:
-        LocalLambda.forward, InteractiveLambda.forward = kept  # type: ignore[method-assign]
+        for kind, forward in kept.items():
+            kind.forward = forward  # type: ignore[method-assign]
 
 
 def distillation_step(

@@ -3,11 +3,12 @@
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from moebius.blocks.products import Conv2d
 from moebius.blocks.registry import OperatorSpec, create, register
 
 
 @register("conv", "conv")
-class DenseConv(nn.Conv2d):
+class DenseConv(Conv2d):
     """3x3 convolution with bias."""
 
     def __init__(self, in_channels: int, out_channels: int) -> None:

@@ -1,10 +1,12 @@
 """The two feed-forward operators: GEGLU and Mix-FFN."""
 
+import torch
 from diffusers.models.attention import FeedForward
 from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from moebius.blocks.recomputed import depthwise_of_silu, pointwise_of_gated
 from moebius.blocks.registry import register
 
 
@@ -39,8 +41,14 @@ class MixFeedForward(nn.Module):
     def forward(self, x: Tensor, size: tuple[int, int]) -> Tensor:
         """(B, N, C) tokens of an H x W map -> (B, N, C)."""
         grid = rearrange(x, "b (y x) c -> b c y x", y=size[0])
-        value, gate = self.depth_conv(F.silu(self.inverted_conv(grid))).chunk(2, dim=1)
-        return rearrange(self.point_conv(value * F.silu(gate)), "b c y x -> b (y x) c")
+        hidden = self.inverted_conv(grid)
+        if torch.is_grad_enabled() and hidden.requires_grad:
+            hidden = depthwise_of_silu(hidden, self.depth_conv.conv)
+            y = pointwise_of_gated(hidden, self.point_conv.conv)
+        else:
+            value, gate = self.depth_conv(F.silu(hidden)).chunk(2, dim=1)
+            y = self.point_conv(value * F.silu(gate))
+        return rearrange(y, "b c y x -> b (y x) c")
 
 
 class _Conv(nn.Module):

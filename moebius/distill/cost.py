@@ -9,7 +9,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from moebius.config import Architecture, Recipe
-from moebius.distill.optimizer import NEWTON_SCHULZ_STEPS, split_parameters
+from moebius.distill.optimizer import newton_schulz_macs, split_parameters
 from moebius.distill.perceptual import LATENT_CHANNELS, REMOVED_POOLINGS, STAGES
 from moebius.models.codec import AutoencoderKL, LatentCodec
 from moebius.models.complexity import measure_complexity
@@ -79,13 +79,12 @@ def sample_cost(
 
 
 def update_cost(recipe: Recipe, student: Denoiser) -> Cost:
-    """One step of the optimiser on one worker: Muon's matrix products; the rest is as nothing."""
+    """One step of the optimiser: Muon's matrix products, shared by the workers; else nothing."""
     if recipe.optimizer.name != "muon":
         return _cost({"optimizer": 0.0}, {"optimizer": "bf16"})
     macs = 0.0
     for parameter in split_parameters(student)[0]:
-        rows, columns = sorted((parameter.shape[0], parameter[0].numel()))
-        macs += NEWTON_SCHULZ_STEPS * (2 * rows**2 * columns + rows**3)
+        macs += newton_schulz_macs(parameter.shape[0], parameter[0].numel())
     return _cost({"optimizer": macs}, {"optimizer": "bf16"})
 
 

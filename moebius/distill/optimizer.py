@@ -9,12 +9,15 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.optim.adamw import adamw
+
+from moebius.distill.sharing import gather, share_out
+from moebius.distill.world import World
 
 NEWTON_SCHULZ_STEPS = 5
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)  # coefficients of the quintic, from Jordan et al.
@@ -33,6 +36,7 @@ class Muon(torch.optim.Optimizer):
         momentum: Nesterov momentum of Muon.
         betas: of AdamW.
         eps: of AdamW.
+        world: workers that hold equal weights and gradients, and share Muon's work.
     """
 
     def __init__(
@@ -44,7 +48,9 @@ class Muon(torch.optim.Optimizer):
         momentum: float = 0.95,
         betas: tuple[float, float] = ADAMW_BETAS,
         eps: float = 1e-8,
+        world: World | None = None,
     ) -> None:
+        self.world = world or World(0, 1, torch.device("cpu"))
         groups: list[dict[str, Any]] = [
             {"params": list(muon), "algorithm": "muon", "momentum": momentum},
             {"params": list(adamw), "algorithm": "adamw", "betas": betas, "eps": eps},
@@ -73,25 +79,54 @@ class Muon(torch.optim.Optimizer):
         return loss
 
     def _muon_step(self, parameters: list[Tensor], group: dict[str, Any]) -> None:
-        # Equal shapes go through Newton-Schulz together: a U-Net has many small matrices.
-        by_shape = defaultdict(list)
-        for parameter in parameters:
-            by_shape[parameter.flatten(1).shape].append(parameter)
-        for alike in by_shape.values():
-            stack = torch.stack([self._nesterov(p, group["momentum"]).flatten(1) for p in alike])
-            for parameter, direction in zip(alike, orthogonalize(stack), strict=True):
+        if not parameters:
+            return
+        momentum, rate = group["momentum"], group["lr"]
+        gradients: list[Tensor] = [p.grad for p in parameters]  # type: ignore[misc]
+        buffers = [self._momentum_buffer(parameter) for parameter in parameters]
+        torch._foreach_mul_(buffers, momentum)
+        torch._foreach_add_(buffers, gradients)
+        torch._foreach_mul_(parameters, 1 - rate * group["weight_decay"])
+        for chosen, directions in self._directions(gradients, buffers, momentum):
+            for parameter, direction in zip(
+                (parameters[i] for i in chosen), directions, strict=True
+            ):
                 # The scale counts a convolution's channels only, not its window.
                 scale = 0.2 * math.sqrt(max(parameter.shape[:2]))
-                parameter.mul_(1 - group["lr"] * group["weight_decay"])
-                parameter.add_(direction.view(parameter.shape), alpha=-group["lr"] * scale)
+                parameter.add_(direction.view(parameter.shape), alpha=-rate * scale)
 
-    def _nesterov(self, parameter: Tensor, momentum: float) -> Tensor:
-        gradient, state = parameter.grad, self.state[parameter]
-        assert gradient is not None
+    def _directions(
+        self, gradients: list[Tensor], buffers: list[Tensor], momentum: float
+    ) -> Iterator[tuple[list[int], Sequence[Tensor]]]:
+        """Orthogonalised Nesterov gradients, (out, rest) each, with their numbers.
+
+        Equal shapes go through Newton-Schulz together: a U-Net has many small matrices. Several
+        workers take each their share; what is kept between steps, all of them have.
+        """
+        shapes = [gradient.flatten(1).shape for gradient in gradients]
+        owners = share_out([newton_schulz_macs(*shape) for shape in shapes], self.world.size)
+        by_shape = defaultdict(list)
+        for i, (shape, owner) in enumerate(zip(shapes, owners, strict=True)):
+            if owner == self.world.rank:
+                by_shape[shape].append(i)
+        mine: dict[int, Tensor] = {}
+        for chosen in by_shape.values():
+            stack = torch.stack(
+                [gradients[i].add(buffers[i], alpha=momentum).flatten(1) for i in chosen]
+            )
+            directions = orthogonalize(stack)
+            if self.world.size == 1:  # none is held longer than it has to be
+                yield chosen, directions.unbind()
+            else:  # they were rounded to bfloat16 before
+                mine.update(zip(chosen, directions.bfloat16(), strict=True))
+        if self.world.size > 1:
+            yield list(range(len(shapes))), gather(self.world, mine, owners, shapes, torch.bfloat16)
+
+    def _momentum_buffer(self, parameter: Tensor) -> Tensor:
+        state = self.state[parameter]
         if not state:
             state["momentum_buffer"] = torch.zeros_like(parameter)
-        buffer = state["momentum_buffer"].mul_(momentum).add_(gradient)
-        return gradient.add(buffer, alpha=momentum)
+        return state["momentum_buffer"]
 
     def _adamw_step(self, parameters: list[Tensor], group: dict[str, Any]) -> None:
         for parameter in parameters:
@@ -131,6 +166,12 @@ def orthogonalize(matrices: Tensor) -> Tensor:
     return (x.mT if tall else x).to(matrices.dtype).contiguous()
 
 
+def newton_schulz_macs(rows: int, columns: int) -> float:
+    """MACs that `orthogonalize` takes for one matrix."""
+    short, long = sorted((rows, columns))
+    return NEWTON_SCHULZ_STEPS * (2.0 * short**2 * long + short**3)
+
+
 def split_parameters(*modules: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
     """Splits the trainable parameters into those of Muon and those of AdamW.
 
@@ -151,7 +192,11 @@ def split_parameters(*modules: nn.Module) -> tuple[list[nn.Parameter], list[nn.P
 
 
 def build_optimizer(
-    *modules: nn.Module, name: str = "muon", lr: float = 2e-4, weight_decay: float = 0.1
+    *modules: nn.Module,
+    name: str = "muon",
+    lr: float = 2e-4,
+    weight_decay: float = 0.1,
+    world: World | None = None,
 ) -> torch.optim.Optimizer:
     """Builds the optimiser of all trainable parameters of the modules.
 
@@ -160,6 +205,7 @@ def build_optimizer(
         name: "muon" (with AdamW for what Muon leaves) or "adamw" for everything.
         lr: learning rate.
         weight_decay: decoupled weight decay.
+        world: workers that share Muon's work.
 
     Raises:
         ValueError: an unknown name.
@@ -168,7 +214,7 @@ def build_optimizer(
         raise ValueError(f"Unknown optimizer {name!r}: choose from {', '.join(OPTIMIZERS)}")
     muon, others = split_parameters(*modules)
     if name == "muon":
-        return Muon(muon, others, lr, weight_decay)
+        return Muon(muon, others, lr, weight_decay, world=world)
     return torch.optim.AdamW(muon + others, lr, ADAMW_BETAS, weight_decay=weight_decay)
 
 

@@ -108,6 +108,7 @@ class Trainer:
             name=recipe.optimizer.name,
             lr=recipe.optimizer.lr,
             weight_decay=recipe.optimizer.weight_decay,
+            world=world,
         )
         decay = recipe.optimizer.ema
         self.ema = None if decay is None else EMAModel(denoiser.parameters(), decay=decay)

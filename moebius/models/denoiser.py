@@ -11,6 +11,7 @@ from diffusers.configuration_utils import ConfigMixin, register_to_config
 from diffusers.models.modeling_utils import ModelMixin
 from torch import Tensor, nn
 
+from moebius.blocks.products import adopt
 from moebius.config import Architecture, parse
 from moebius.models.architectures import resolve
 from moebius.models.unet import DownStage, UNet
@@ -62,6 +63,7 @@ class Denoiser(ModelMixin, ConfigMixin):
         self.architecture = parse(Architecture, fields, f"architecture {name!r}")
         self.lcg = nn.Embedding(CATEGORIES * context_length, lcg_dim)
         self.unet = UNet(self.architecture)
+        adopt(self.unet)
 
     def forward(
         self, sample: Tensor, timestep: Tensor | int, category_ids: Tensor

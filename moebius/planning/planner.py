@@ -166,9 +166,9 @@ class Planner:
             together = inpainting_cost(student, codec, s.size, s.steps, s.guidance).times(s.images)
         if machine.measure:
             pace = self._pace(recipe)
-            seconds = samples / devices * pace.sample_seconds + steps * pace.update_seconds
+            seconds = (samples * pace.sample_seconds + steps * pace.update_seconds) / devices
         else:
-            seconds = machine.seconds(learning) / devices + machine.seconds(update)
+            seconds = machine.seconds(learning + update) / devices
         seconds += self._seconds(alone, recipe) + self._seconds(together, recipe) / devices
         model = model_bytes(student) + model_bytes(codec.vae)
         return PlannedRun(
@@ -176,7 +176,7 @@ class Planner:
             student.architecture.name,
             steps,
             samples,
-            learning + update.times(workers) + alone + together,
+            learning + update + alone + together,
             seconds,
             devices,
             self._memory(recipe, micro),

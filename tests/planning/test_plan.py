@@ -50,10 +50,10 @@ def test_one_run_by_hand(tiny_recipe: dict[str, Any]):
     assert (run.steps, run.samples, run.devices, run.arch) == (6, 24, 2, "lmi_dw_mixffn")
     sample, update = sample_cost(recipe, student, None, codec), update_cost(recipe, student)
     score = inpainting_cost(student, codec, 64, 2, 1.0)
-    # Every worker updates its own copy; the first one scores two pairs, once.
-    assert run.cost.total == pytest.approx(24 * sample.total + 12 * update.total + 2 * score.total)
+    # Both share the update; the first one scores two pairs, once.
+    assert run.cost.total == pytest.approx(24 * sample.total + 6 * update.total + 2 * score.total)
     seconds = 12 * sample.flops["student"] / 0.5e6 + 12 * sample.flops["encoder"] / 1e6
-    seconds += 6 * update.total / 2e6 + 2 * score.total / 0.5e6
+    seconds += 3 * update.total / 2e6 + 2 * score.total / 0.5e6
     assert run.seconds == pytest.approx(seconds)
     assert run.device_hours == pytest.approx(2 * seconds / 3600)
     kept = 3 * checkpoint_bytes(recipe, student)  # two, and the next one while it is written
