@@ -10,11 +10,11 @@ from typing import Any
 
 from moebius.config import Recipe, Sweep
 from moebius.config.budget import parse_budget
+from moebius.distill.occupation import ERROR
 from moebius.evaluation import scores as protocol_scores
 from moebius.evaluation.tables import PLANNED, Metric, Row
 from moebius.models.architectures import resolve
 from moebius.models.complexity import measure_complexity
-from moebius.sweeps.stalls import ERROR
 from moebius.sweeps.trials import DURING_TRAINING, Trial
 
 METRICS = {

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
+from moebius.distill.occupation import ERROR
 from moebius.sweeps.running import trial_errors
-from moebius.sweeps.stalls import ERROR
 from moebius.tune import Options, main
 
 EXPERIMENTS: list[dict[str, Any]] = [

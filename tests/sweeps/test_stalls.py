@@ -4,8 +4,9 @@ from pathlib import Path
 
 from killing import hang, run_apart
 
+from moebius.distill.occupation import ERROR
 from moebius.distill.run_folder import RunFolder
-from moebius.sweeps.stalls import ERROR, ends_when_stalled
+from moebius.sweeps.stalls import ends_when_stalled
 
 
 def test_a_trial_that_hangs_is_ended_and_leaves_why_and_where(tmp_path: Path) -> None:
