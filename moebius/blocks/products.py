@@ -83,7 +83,7 @@ def product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     if torch.is_grad_enabled() and (rows.requires_grad or weight.requires_grad):
         y = _Product.apply(rows, weight, bias)
     else:
-        y = _by_onednn(rows, weight, bias)
+        y = by_onednn(rows, weight, bias)
     return y.view(*x.shape[:-1], -1)
 
 
@@ -91,7 +91,7 @@ class _Product(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, rows: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         ctx.save_for_backward(rows, weight)
-        return _by_onednn(rows, weight, bias)
+        return by_onednn(rows, weight, bias)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
@@ -99,8 +99,8 @@ class _Product(torch.autograd.Function):
         rows, weight = ctx.saved_tensors
         of_rows, of_weight, of_bias = ctx.needs_input_grad
         return (
-            _by_onednn(grad, weight.mT) if of_rows else None,
-            _by_onednn(grad.mT, rows.mT) if of_weight else None,
+            by_onednn(grad, weight.mT) if of_rows else None,
+            by_onednn(grad.mT, rows.mT) if of_weight else None,
             grad.sum(0) if of_bias else None,
         )
 
@@ -131,6 +131,8 @@ class _SmallMap(torch.autograd.Function):
         return of_x, of_weight, rows.sum(0) if ctx.needs_input_grad[2] else None, None
 
 
-def _by_onednn(rows: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """(M, C_in), (C_out, C_in) -> (M, C_out), in any strides."""
-    return torch.ops.mkldnn._linear_pointwise(rows, weight, bias, "none", [], "")
+def by_onednn(
+    rows: Tensor, weight: Tensor, bias: Tensor | None = None, activation: str = "none"
+) -> Tensor:
+    """(..., C_in), (C_out, C_in) -> (..., C_out), in any strides, then oneDNN's activation."""
+    return torch.ops.mkldnn._linear_pointwise(rows, weight, bias, activation, [], "")

@@ -14,10 +14,16 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.weak import WeakIdKeyDictionary
 
-from moebius.blocks import DepthwiseSeparableConv, InteractiveLambda, LocalLambda, MixFeedForward
+from moebius.blocks import (
+    DepthwiseSeparableConv,
+    InteractiveLambda,
+    LocalLambda,
+    MixFeedForward,
+    products,
+)
 from moebius.blocks.interactive_lambda import resample
 from moebius.blocks.local_lambda import as_grid, as_tokens
-from moebius.models.products import PointwiseConv, Product
+from moebius.models.fused_products import PointwiseConv, Product
 from moebius.models.upsampling import UpsampledConv
 
 HIDDEN_BYTES = 2**25
@@ -144,8 +150,8 @@ FORMS: dict[type[nn.Module], Callable[[Any], nn.Module]] = {
     LocalLambda: FoldedLocalLambda,
     MixFeedForward: FusedMixFeedForward,
     Upsample2D: UpsampledConv,
-    nn.Conv2d: lambda conv: PointwiseConv(conv) if _is_pointwise(conv) else conv,
-    nn.Linear: Product,
+    products.Conv2d: lambda conv: PointwiseConv(conv) if _is_pointwise(conv) else conv,
+    products.Linear: Product,
 }
 
 

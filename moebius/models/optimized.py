@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from moebius.models.denoiser import Denoiser, DenoiserOutput
+from moebius.models.fused_products import BFLOAT16
 from moebius.models.graphed import Graphed
 from moebius.models.inference_forms import use_inference_forms
-from moebius.models.products import BFLOAT16
 
 logger = logging.getLogger(__name__)
 

@@ -58,8 +58,8 @@ def test_float32_on_a_cpu_is_taken_and_nothing_else(case: str, monkeypatch) -> N
     layer, x = make(), torch.randn(shape)
     adopt(layer)
     taken: list[torch.dtype] = []
-    multiply = products._by_onednn
-    monkeypatch.setattr(products, "_by_onednn", lambda *a: taken.append(a[0].dtype) or multiply(*a))
+    multiply = products.by_onednn
+    monkeypatch.setattr(products, "by_onednn", lambda *a: taken.append(a[0].dtype) or multiply(*a))
     layer(x)
     assert taken == [torch.float32]
     with torch.autocast("cpu", torch.bfloat16):

@@ -5,8 +5,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from moebius.models import products
-from moebius.models.products import PointwiseConv, Product
+from moebius.models import fused_products as products
+from moebius.models.fused_products import PointwiseConv, Product
 
 ACTIVATIONS = {"none": lambda x: x, "relu": F.relu, "swish": F.silu}
 
@@ -41,8 +41,8 @@ def test_weights_are_shared() -> None:
 @pytest.mark.skipif(not products.ONEDNN, reason="no oneDNN")
 def test_onednn_takes_what_it_can() -> None:
     x = torch.randn(2, 3)
-    assert products._by_onednn(x) and not products._by_onednn(x.double())
-    assert products._by_onednn(x.bfloat16()) == products.BFLOAT16
+    assert products._onednn_takes(x) and not products._onednn_takes(x.double())
+    assert products._onednn_takes(x.bfloat16()) == products.BFLOAT16
 
 
 @pytest.mark.skipif(not products.ONEDNN, reason="no oneDNN")

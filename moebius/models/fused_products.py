@@ -1,8 +1,7 @@
-"""Products over tokens for inference, by the library that is fastest at them.
+"""Products over tokens for inference: those of `moebius.blocks.products`, with what follows fused.
 
-On a CPU, PyTorch gives float32 products to MKL, which uses half of an AMD core's vector units: 51
-against 115 GMAC/s by oneDNN (one core of an EPYC of family 26, torch 2.13, 2026-11-24). Where
-oneDNN is built in it takes them, activation included; elsewhere `torch.nn.functional.linear` does.
+Without gradients a compiler can follow them, bfloat16 takes the same way, and oneDNN applies the
+activation itself; where it is not built in, `torch.nn.functional.linear` takes them.
 """
 
 from collections.abc import Callable
@@ -13,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from moebius.blocks.local_lambda import as_grid, as_tokens
+from moebius.blocks.products import by_onednn
 
 # Asked once: a compiler cannot follow the questions.
 ONEDNN = torch.backends.mkldnn.is_available()
@@ -46,8 +46,8 @@ class Product(nn.Linear):
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., inputs) -> (..., outputs)."""
-        if _by_onednn(x):
-            run = _traced if torch.compiler.is_compiling() else _onednn
+        if _onednn_takes(x):
+            run = _traced if torch.compiler.is_compiling() else by_onednn
             return run(x, self.weight, self.bias, self.activation)
         return _AFTERWARDS[self.activation](super().forward(x))
 
@@ -64,12 +64,10 @@ class PointwiseConv(nn.Module):
         return as_grid(self.product(as_tokens(x)), (x.shape[2], x.shape[3]))
 
 
-def _onednn(x: Tensor, weight: Tensor, bias: Tensor | None, activation: str) -> Tensor:
-    return torch.ops.mkldnn._linear_pointwise(x, weight, bias, activation, [], "")
-
-
 # A compiler takes oneDNN's own operator with weights in its packed form only.
-_traced = torch.library.custom_op("moebius::onednn_product", _onednn, mutates_args=())
+@torch.library.custom_op("moebius::onednn_product", mutates_args=())
+def _traced(x: Tensor, weight: Tensor, bias: Tensor | None, activation: str) -> Tensor:
+    return by_onednn(x, weight, bias, activation)
 
 
 @_traced.register_fake
@@ -77,7 +75,7 @@ def _shape(x: Tensor, weight: Tensor, bias: Tensor | None, activation: str) -> T
     return x.new_empty(*x.shape[:-1], weight.shape[0])
 
 
-def _by_onednn(x: Tensor) -> bool:
+def _onednn_takes(x: Tensor) -> bool:
     if x.device.type != "cpu" or not ONEDNN:
         return False
     return x.dtype == torch.float32 or (x.dtype == torch.bfloat16 and BFLOAT16)
