@@ -45,11 +45,11 @@ def count(losses: list[str]) -> None:
         )
         totals.append(cost.total)
     online, stored = totals
-    print(
-        f"training sample, 512 px, {', '.join(losses)}, FLOPs counted: "
-        f"online {online / 1e12:.2f} T, from latents {stored / 1e12:.2f} T, "
-        f"ratio {online / stored:.2f}",
-        flush=True,
+    show(
+        f"arithmetic of a training sample, 512 px, {len(losses)} losses, online to latents",
+        (online / 1e12, stored / 1e12, online / stored),
+        at_least=2.2,
+        unit="TFLOP",
     )
 
 
