@@ -1,6 +1,7 @@
 """Shared by tests that run whole recipes: a sweep small enough for seconds."""
 
 import os
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -50,18 +51,13 @@ def write_yaml(tmp_path: Path):
 # --- under pytest-xdist -----------------------------------------------------------------------
 
 PROCESSES = "processes"
-"""The group of tests that start clusters, servers or browsers: two at once would starve."""
+"""The group of files that start clusters, servers or browsers: two at once would starve."""
 
 
-@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Puts what starts processes into one group, which begins first: it takes longest."""
-    if not config.getoption("loadgroup", False):
-        return
-    for item in items:
-        if _starts_processes(item):
-            item.add_marker(pytest.mark.xdist_group(PROCESSES))
-    items.sort(key=lambda item: item.get_closest_marker("xdist_group") is None)
+    """The group begins first: it takes longest."""
+    if config.getoption("loadgroup", False):
+        items.sort(key=lambda item: not _starts_processes(item.path))
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
@@ -69,13 +65,16 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     from xdist.scheduler import LoadGroupScheduling
 
     class ByFile(LoadGroupScheduling):
+        # By the source, not by xdist's marks: with pytest 9.2, those no longer reach a scheduler.
         def _split_scope(self, nodeid: str) -> str:
-            return super()._split_scope(nodeid).partition("::")[0]
+            file = nodeid.partition("::")[0]
+            return PROCESSES if _starts_processes(config.rootpath / file) else file
 
     config.option.loadscopereorder = False  # by the number of tests; ours are in order
     return ByFile(config, log)
 
 
-def _starts_processes(item: pytest.Item) -> bool:
-    module = getattr(item, "module", None)
-    return item.get_closest_marker("ray") is not None or hasattr(module, "browser_page")
+@cache
+def _starts_processes(path: Path) -> bool:
+    text = path.read_text()
+    return "mark.ray" in text or "browser_page" in text
