@@ -4,7 +4,7 @@ import json
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -25,6 +25,7 @@ from moebius.operations.records import (
     read_settings,
 )
 from moebius.profile import render
+from moebius.storage import runs_folder
 
 Format = Literal["table", "json", "csv"]
 Row = dict[str, Any]
@@ -37,7 +38,7 @@ LONG = 60
 class List:
     """Every run, sweep and evaluation below a folder."""
 
-    root: tyro.conf.Positional[Path] = Path("runs")
+    root: tyro.conf.Positional[Path] = field(default_factory=runs_folder)
     metric: str = "psnr_hole"
     """What `best` is the best of; a run that has not measured it shows its last loss."""
     format: Format = "table"
@@ -71,7 +72,7 @@ class Clean:
     Never the newest whole checkpoint, a model, metrics or results, nor anything of what is running.
     """
 
-    root: tyro.conf.Positional[Path] = Path("runs")
+    root: tyro.conf.Positional[Path] = field(default_factory=runs_folder)
     yes: bool = False
     """Remove what is shown; without it, nothing is."""
     format: Format = "table"

@@ -12,6 +12,11 @@ VARIABLE = "MOEBIUS_STORAGE"
 TEMPORARY = "runtime_resources"
 
 
+def runs_folder() -> Path:
+    """Where runs are kept that name no folder of their own."""
+    return Path(os.environ.get(VARIABLE) or "runs")
+
+
 def kept_folder(given: Path | None, name: str) -> Path:
     """The folder of a run: the one that was given, or `name` where runs are kept.
 
@@ -25,7 +30,7 @@ def kept_folder(given: Path | None, name: str) -> Path:
         ValueError: the folder is a URL, or would vanish with the job's copy of the working folder.
     """
     storage = os.environ.get(VARIABLE)
-    folder = given or Path(storage or "runs") / name
+    folder = given or runs_folder() / name
     url = re.match(r"[A-Za-z][\w+.-]+:/", str(folder))
     if url is not None:
         raise ValueError(

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from moebius import runs
 from moebius.storage import VARIABLE, kept_folder
 
 COPY = "session/runtime_resources/working_dir_files/_ray_pkg_0"
@@ -56,3 +57,10 @@ def test_a_url_is_no_folder(url: str, monkeypatch) -> None:
     monkeypatch.setenv(VARIABLE, url)
     with pytest.raises(ValueError, match=r"mount the storage on every node"):
         kept_folder(None, "tiny")
+
+
+def test_runs_are_listed_where_they_are_kept(monkeypatch, tmp_path: Path) -> None:
+    monkeypatch.delenv(VARIABLE, raising=False)
+    assert runs.List().root == Path("runs")
+    monkeypatch.setenv(VARIABLE, str(tmp_path))
+    assert runs.List().root == runs.Clean().root == tmp_path
