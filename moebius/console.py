@@ -38,7 +38,7 @@ def guard(main: Callable[[], None]) -> None:
 
 
 def _say(text: str, code: int) -> int:
-    print(hide_secrets(text), file=sys.stderr)
+    print(" ".join(hide_secrets(text).split()), file=sys.stderr)  # names may hold line ends
     return code
 
 

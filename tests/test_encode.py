@@ -129,7 +129,9 @@ def test_a_killed_job_makes_exactly_what_is_missing(made: Path, tmp_path: Path):
 def test_ray_makes_what_is_missing_and_the_same_bytes(made: Path, tmp_path: Path):
     import ray
 
-    ray.init(num_cpus=3, log_to_driver=False, logging_level="ERROR", include_dashboard=False)
+    ray.init(
+        "local", num_cpus=3, log_to_driver=False, logging_level="ERROR", include_dashboard=False
+    )
     try:
         recipe = read_recipe("builtin", {"data.short_side": [64, 96]})
         out, counted = Path(shutil.copytree(made, tmp_path / "latents")), list[int]()

@@ -127,7 +127,9 @@ def test_results_of_anything_else(tmp_path):
 def test_pictures_are_the_same_to_the_byte_for_any_number_of_workers(model, tmp_path):
     import ray
 
-    ray.init(num_cpus=4, log_to_driver=False, logging_level="ERROR", include_dashboard=False)
+    ray.init(
+        "local", num_cpus=4, log_to_driver=False, logging_level="ERROR", include_dashboard=False
+    )
     try:
         method, scoring = DenoiserMethod("tiny", model, codec="builtin"), Scoring(limit=6, steps=1)
         results = {n: evaluate(method, scoring, tmp_path / str(n), n) for n in (0, 3)}

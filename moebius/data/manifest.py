@@ -59,9 +59,13 @@ def read_records(source: str | Path) -> list[Record]:
     if os.path.isdir(path):  # unlike Path's, false for names that no file can have
         return _read_folder(path)
     if not os.path.isfile(path):
-        raise ValueError(f"no data at {path}: give a .jsonl manifest, a folder, or 'builtin'")
+        raise ValueError(
+            f"no data at {str(path)!r}: give a .jsonl manifest, a folder, or 'builtin'"
+        )
     if path.suffix != ".jsonl":
-        raise ValueError(f"{path} is not a manifest: give a .jsonl file, a folder, or 'builtin'")
+        raise ValueError(
+            f"{str(path)!r} is not a manifest: give a .jsonl file, a folder, or 'builtin'"
+        )
     return _read_manifest(path)
 
 
@@ -78,7 +82,9 @@ def _read_folder(folder: Path) -> list[Record]:
         if path.is_file() and not path.name.startswith(".")
     )
     if not names:
-        raise ValueError(f"no images in folder {folder}: it needs {', '.join(sorted(SUFFIXES))}")
+        raise ValueError(
+            f"no images in folder {str(folder)!r}: it needs {', '.join(sorted(SUFFIXES))}"
+        )
     return [_background(folder / name, name) for name in names]
 
 

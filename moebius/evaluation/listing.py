@@ -82,7 +82,8 @@ def by_stem(records: Sequence[Record]) -> dict[str, Path]:
 def describe_missing(text: str, missing: Sequence[str], total: int) -> str:
     """One line that counts what is missing and names the first."""
     shown = ", ".join(missing[:SHOWN]) + (", ..." if len(missing) > SHOWN else "")
-    return f"{text} {len(missing):,} of {total:,} pictures: {shown}"
+    line = f"{text} {len(missing):,} of {total:,} pictures: {shown}"
+    return " ".join(line.split())  # names may hold anything
 
 
 def _entries(paths: Mapping[str, Path], crops: int) -> list[Entry]:

@@ -90,7 +90,7 @@ def test_sources_without_pictures(tmp_path: Path):
     with pytest.raises(ValueError, match=r"no data at .*absent"):
         read_records(tmp_path / "absent")
     (tmp_path / "set.csv").touch()
-    with pytest.raises(ValueError, match=r"set\.csv is not a manifest"):
+    with pytest.raises(ValueError, match=r"set\.csv' is not a manifest"):
         read_records(tmp_path / "set.csv")
 
 
