@@ -20,10 +20,11 @@ from moebius.data.sample_spec import sample_spec
 from moebius.data.samples import InpaintingSamples, fixed_pairs
 from moebius.data.shards.dataset import StoredLatents
 from moebius.data.shards.index import check_fit
+from moebius.distill.meter import Metrics
 from moebius.distill.occupation import occupied
 from moebius.distill.perceptual import ELatentLPIPS
 from moebius.distill.run_folder import RunFolder
-from moebius.distill.trainer import Metrics, Trainer, usable_workers
+from moebius.distill.trainer import Trainer, usable_workers
 from moebius.distill.world import World
 from moebius.evaluation.validation import Validation, to_levels
 from moebius.inference.pipeline import InpaintPipeline

@@ -3,7 +3,6 @@
 import json
 import logging
 import math
-import time
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from pathlib import Path
@@ -19,6 +18,7 @@ from moebius.config import Recipe
 from moebius.data.latents import LatentSample, Numbers, encode_pixels
 from moebius.distill.batch import Noising, NoisyBatch
 from moebius.distill.checkpoints import newest_checkpoint, write_checkpoint
+from moebius.distill.meter import Meter, Metrics
 from moebius.distill.optimizer import build_optimizer, learning_rate
 from moebius.distill.perceptual import ELatentLPIPS
 from moebius.distill.run_folder import RunFolder
@@ -31,8 +31,6 @@ from moebius.models.denoiser import Denoiser
 from moebius.models.released import read_state
 
 logger = logging.getLogger(__name__)
-
-Metrics = dict[str, float]
 
 
 class NonFiniteError(FloatingPointError):
@@ -337,29 +335,6 @@ class AveragedWeights:
     def __exit__(self, *error: object) -> None:
         if self.ema is not None:
             self.ema.restore(self.denoiser.parameters())
-
-
-class Meter:
-    """Means of what a step measures, and the rate, since the last reading."""
-
-    def __init__(self) -> None:
-        self.values: dict[str, list[Tensor]] = {}
-        self.samples, self.start = 0, time.perf_counter()
-
-    def add(self, measured: Metrics, samples: int) -> None:
-        """Adds one step's values."""
-        for key, value in measured.items():
-            self.values.setdefault(key, []).append(value)  # type: ignore[arg-type]
-        self.samples += samples
-
-    def read(self, world: World) -> Metrics:
-        """Means over steps and workers; starts anew."""
-        means = torch.stack([torch.stack(v).float().mean() for v in self.values.values()])
-        elapsed = time.perf_counter() - self.start
-        read = dict(zip(self.values, world.mean(means).tolist(), strict=True))
-        read["samples_per_second"] = self.samples / elapsed
-        self.__init__()  # type: ignore[misc]
-        return read
 
 
 def batch_arithmetic(recipe: Recipe, workers: int) -> tuple[int, int]:
