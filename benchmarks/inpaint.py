@@ -14,7 +14,6 @@ import sys
 import time
 
 import torch
-from diffusers import AutoencoderKL
 from PIL import Image
 from skimage import data
 
@@ -32,6 +31,8 @@ PHOTOGRAPHS = {  # name: (width, height, side of the hole)
 
 def made_up_pipeline() -> InpaintPipeline:
     """226M parameters, and an autoencoder of 128-256-512-512 channels."""
+    from diffusers import AutoencoderKL  # after moebius, which mends what it imports
+
     vae = AutoencoderKL(
         down_block_types=("DownEncoderBlock2D",) * 4,
         up_block_types=("UpDecoderBlock2D",) * 4,

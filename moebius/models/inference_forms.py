@@ -96,7 +96,8 @@ class FoldedInteractiveLambda(nn.Module):
             values = self.norm_v(self.to_v(context).mT).mT.contiguous()
             # Q lambda_c + Q lambda_p = (Q (K + E)^T) V: the rows of both can be added up front.
             rows = resample(self.rel_pos_emb.squeeze(-1), self.size, size) + keys[:, None]
-            kept[size] = rows.flatten(0, 1), values
+            # A resampled table's order would have every position multiplied by itself.
+            kept[size] = rows.flatten(0, 1).contiguous(), values
         return kept[size]
 
 

@@ -89,7 +89,8 @@ class UNet(nn.Module):
             skips += new
             features[f"down.{i}"] = x
         # Views of their own: a gradient that stops at one holds nothing from the encoder's inside.
-        border = [tensor.view_as(tensor) for tensor in (*skips, time, context)]
+        # What has no gradient stays itself: inference keeps what it makes of a context by identity.
+        border = [t.view_as(t) if t.requires_grad else t for t in (*skips, time, context)]
         *skips, time, context = border
         x = features[f"down.{i}"] = skips[-1]
         if self.mid_block is not None:

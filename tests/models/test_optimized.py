@@ -76,13 +76,12 @@ def test_a_context_is_computed_once() -> None:
     fast = trained("lmi_dw_mixffn").optimized()
     calls: list[str] = []
     fast.project.register_forward_hook(lambda *_: calls.append("context"))
-    (interactive,) = [
-        m for m in fast.unet.down_blocks[0].modules() if type(m) is FoldedInteractiveLambda
-    ][:1]
-    interactive.to_v.register_forward_hook(lambda *_: calls.append("values"))
+    blocks = [m for m in fast.unet.modules() if type(m) is FoldedInteractiveLambda]
+    for block in blocks:
+        block.to_v.register_forward_hook(lambda *_: calls.append("values"))
     for _ in range(3):
         run(fast)
-    assert calls == ["context", "values"]
+    assert calls == ["context", *["values"] * len(blocks)]
 
 
 def test_contexts_do_not_pile_up() -> None:
