@@ -114,3 +114,12 @@ def test_progress_ends_with_a_failing_run(run: RunFolder):
     with pytest.raises(RuntimeError), show_progress([Tracked("student", run.path, 20)]):
         raise RuntimeError("the run failed")
     assert threading.active_count() == before
+
+
+def test_a_name_with_a_line_end_stays_in_the_one_line(capsys) -> None:
+    def door() -> None:
+        raise ValueError("no data at a\nb: give a folder")
+
+    with pytest.raises(SystemExit):
+        guard(door)
+    assert capsys.readouterr().err == "error: no data at a b: give a folder\n"
