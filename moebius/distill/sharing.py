@@ -42,7 +42,9 @@ def gather(
         into.copy_(mine[piece])
     received = sent.new_empty(world.size * length)
     # As bytes: not every backend knows every type.
-    distributed.all_gather_into_tensor(received.view(torch.uint8), sent.view(torch.uint8))
+    distributed.all_gather_into_tensor(
+        received.view(torch.uint8), sent.view(torch.uint8), group=world.group
+    )
     found: dict[int, Tensor] = {}
     for part, segment in zip(parts, received.split(length), strict=True):
         found.update(_cut(segment, part, shapes))
