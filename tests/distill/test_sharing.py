@@ -67,3 +67,15 @@ def test_alone_there_is_nothing_to_gather() -> None:
     piece = torch.ones(2, 3)
     alone = World(0, 1, torch.device("cpu"))
     assert gather(alone, {0: piece}, [0], [piece.shape], piece.dtype)[0] is piece
+
+
+def test_spare_workers_are_left_out_of_the_exchange(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Any] = []
+    monkeypatch.setattr(
+        "moebius.distill.sharing.distributed.all_gather_into_tensor",
+        lambda *tensors, group=None: asked.append(group),
+    )
+    working: Any = object()
+    piece, world = torch.ones(2, 3), World(0, 2, torch.device("cpu"), working)
+    gather(world, {0: piece}, [0, 1], [piece.shape, piece.shape], piece.dtype)
+    assert asked == [working]
