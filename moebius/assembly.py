@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from moebius.config import Recipe
+from moebius.data.copies import bring, is_url, open_place, publish
 from moebius.data.latents import cache_latents
 from moebius.data.manifest import read_records
 from moebius.data.sample_spec import sample_spec
@@ -48,20 +49,23 @@ def train_run(
 
     Args:
         recipe: the run, complete.
-        folder: where it lives, on storage that every worker sees.
-        shared: where runs share a trained teacher and cached latents.
+        folder: where it lives, on storage that every worker sees; or this node's copy of it.
+        shared: where runs share a trained teacher and cached latents; or a copy.
         report: told the metrics of every log interval.
     """
     load_plugins(recipe.plugins)
     world = World.current(partial(usable_workers, recipe))
     if world.spare:
         return {}
-    run = RunFolder(folder)
+    run = RunFolder(bring(folder))
+    world.barrier()  # workers of one node may share a copy
     finished = run.read_result(recipe.training.steps)
+    world.barrier()
     if finished is not None:
         return finished
     if world.rank == 0:
         run.prepare(recipe)
+        run.publish()
     world.barrier()
     with occupied(folder) if world.rank == 0 else nullcontext():
         return _train(recipe, run, shared, world, report)
@@ -111,6 +115,7 @@ def _train(
                 shown = scorer.validation.inpaint(averaged, scorer.shown)
         np.save(run.path / "pictures.npy", to_levels(shown[: scorer.shown]))
         run.write_result(result)
+        run.publish()
     world.barrier()
     return result
 
@@ -151,7 +156,7 @@ def make_student(recipe: Recipe) -> Denoiser:
         torch.manual_seed(recipe.seed)
         student = build(recipe.arch, **recipe.model)
     if recipe.init_from is not None:
-        weights = load_denoiser(recipe.init_from, recipe.arch, **recipe.model).state_dict()
+        weights = load_denoiser(_here(recipe.init_from), recipe.arch, **recipe.model).state_dict()
         load_checked(student, weights, f"init_from {recipe.init_from}")
     return student
 
@@ -176,7 +181,10 @@ def make_dataset(recipe: Recipe, codec: LatentCodec, shared: Path, world: World)
     for turn in (True, False):
         # Rank 0 encodes, the others read what it wrote.
         if turn == (world.rank == 0):
-            latents = cache_latents(samples, codec, recipe.data.cache, shared / "latents")
+            latents = cache_latents(
+                samples, codec, recipe.data.cache, bring(shared / "latents", keep=True)
+            )
+            publish(shared / "latents")
         world.barrier()
     return latents
 
@@ -235,5 +243,10 @@ def load_teacher(recipe: Recipe, shared: Path) -> Denoiser | None:
     if recipe.teacher is None:
         raise ValueError("the coarse and fine losses need a teacher: name one with --teacher")
     if recipe.teacher.path is not None:
-        return load_denoiser(recipe.teacher.path, recipe.teacher.arch)
-    return load_denoiser(teacher_folder(recipe, shared) / "model")
+        return load_denoiser(_here(recipe.teacher.path), recipe.teacher.arch)
+    return load_denoiser(bring(teacher_folder(recipe, shared) / "model"))
+
+
+def _here(source: str) -> str:
+    """A model's folder in an object store as one of this machine; anything else as it is."""
+    return str(bring(open_place(source, "worker"))) if is_url(source) else source

@@ -2,12 +2,14 @@
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+from moebius.data.copies import is_copy, place_of, probe
+from moebius.data.shards.storage import first_line
 from moebius.storage import VARIABLE
 
 ANSWER_S = 120.0
@@ -71,23 +73,28 @@ def fit_workers(workers: Workers) -> Workers:
 def check_shared(folder: Path) -> None:
     """Makes a folder, and sure that it is one and the same on every node of the cluster.
 
+    Of a copy, that every node reaches its object store.
+
     Raises:
-        ValueError: naming the nodes where it is not, and why.
+        ValueError: naming the nodes where it is not so, and why.
     """
     import ray
 
+    nodes = [node for node in ray.nodes() if node["Alive"]]
+    if is_copy(folder):
+        _check_reached(place_of(folder), nodes)
+        return
     folder = folder.absolute()
     folder.mkdir(parents=True, exist_ok=True)
-    nodes = [node for node in ray.nodes() if node["Alive"]]
     if len(nodes) == 1:
         return
-    probe = folder / f".seen-{uuid4().hex}"
-    probe.write_text(probe.name)
+    mark = folder / f".seen-{uuid4().hex}"
+    mark.write_text(mark.name)
     try:
-        asked = [(node, _ask(node, probe)) for node in nodes]
-        heard = [(node, _hear(node, reference, probe)) for node, reference in asked]
+        asked = [(node, _ask(node, answer, mark)) for node in nodes]
+        heard = [(node, _hear(node, reference, mark)) for node, reference in asked]
     finally:
-        for left in folder.glob(f"{probe.name}*"):
+        for left in folder.glob(f"{mark.name}*"):
             left.unlink()
     problems = [f"{node['NodeManagerHostname']} {what}" for node, what in heard if what]
     if problems:
@@ -97,17 +104,17 @@ def check_shared(folder: Path) -> None:
         )
 
 
-def answer(probe: Path, name: str) -> str | None:
+def answer(mark: Path, name: str) -> str | None:
     """Does on a node what runs do in their folders; returns what is wrong, or `None`.
 
     Args:
-        probe: file that the driver wrote, its own name in it.
+        mark: file that the driver wrote, its own name in it.
         name: of the node.
     """
     try:
-        if probe.read_text() != probe.name:
+        if mark.read_text() != mark.name:
             return "reads something else there"
-        mine = probe.with_name(f"{probe.name}.{name}")
+        mine = mark.with_name(f"{mark.name}.{name}")
         partial = mine.with_name(f"{mine.name}.partial")
         partial.write_text(name[:1])
         os.replace(partial, mine)
@@ -120,26 +127,50 @@ def answer(probe: Path, name: str) -> str | None:
     return None
 
 
-def _ask(node: Mapping[str, Any], probe: Path) -> Any:
+def reach(place: str, name: str) -> str | None:
+    """Writes, reads and removes an object on a node; returns what is wrong, or `None`."""
+    try:
+        probe(place, f".seen-{name}")
+    except (OSError, ValueError) as error:
+        return first_line(error)
+    return None
+
+
+def _check_reached(place: str, nodes: Sequence[Mapping[str, Any]]) -> None:
+    asked = [(node, _ask(node, reach, place)) for node in nodes]
+    heard = [(node, _answered(reference)) for node, reference in asked]
+    problems = [f"{node['NodeManagerHostname']}: {what}" for node, what in heard if what]
+    if problems:
+        raise ValueError(
+            f"{place} is not reached by all nodes: {'; '.join(problems)}. Give every node the "
+            "store's credentials and address (AWS_ACCESS_KEY_ID, AWS_ENDPOINT_URL, ...)"
+        )
+
+
+def _ask(node: Mapping[str, Any], question: Callable[[Any, str], str | None], about: Any) -> Any:
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     there = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
-    task = ray.remote(num_cpus=0, scheduling_strategy=there)(answer)
-    return task.remote(probe, node["NodeID"])
+    task = ray.remote(num_cpus=0, scheduling_strategy=there)(question)
+    return task.remote(about, node["NodeID"])
 
 
-def _hear(node: Mapping[str, Any], reference: Any, probe: Path) -> str | None:
-    """What is wrong on a node, also by what the driver sees of its answer."""
+def _answered(reference: Any) -> str | None:
     import ray
 
     try:
-        problem = ray.get(reference, timeout=ANSWER_S)
+        return ray.get(reference, timeout=ANSWER_S)
     except ray.exceptions.RayError as error:
         return f"does not answer ({type(error).__name__})"
+
+
+def _hear(node: Mapping[str, Any], reference: Any, mark: Path) -> str | None:
+    """What is wrong on a node, also by what the driver sees of its answer."""
+    problem = _answered(reference)
     if problem is not None:
         return problem
-    written = probe.with_name(f"{probe.name}.{node['NodeID']}")
+    written = mark.with_name(f"{mark.name}.{node['NodeID']}")
     if not written.is_file() or written.read_text() != node["NodeID"]:
         return "writes what the driver does not see"
     return None

@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from moebius.config.secrets import hide_secrets
+from moebius.data.copies import glance
 from moebius.distill.run_folder import RunFolder
 
 INTERVAL_S = 0.5
@@ -64,7 +65,9 @@ class Tracked:
 
     def latest(self) -> tuple[int, str, str] | None:
         """Step, rate and loss of its newest metrics; `None` before the first."""
-        lines = RunFolder(self.folder).read_metrics()
+        run = RunFolder(self.folder)
+        glance(run.metrics)
+        lines = run.read_metrics()
         if not lines:
             return None
         newest = lines[-1]

@@ -3,6 +3,7 @@
 Ray's own retry is off: it says nothing, retries what Python raises, and is the controller's.
 """
 
+import re
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -10,7 +11,13 @@ from typing import Any
 
 from rich.console import Console
 
-from moebius.distill.checkpoints import NotSaved, checkpoint_step, newest_checkpoint
+from moebius.data.copies import is_copy, names_there
+from moebius.distill.checkpoints import (
+    MANIFEST,
+    NotSaved,
+    checkpoint_step,
+    newest_checkpoint,
+)
 
 RESTARTS = 3
 """Times that a run is started again without a new checkpoint in between."""
@@ -33,13 +40,13 @@ def fit(make_trainer: Callable[[], Any], checkpoints: Path) -> None:
         RuntimeError: the run failed by itself, or was lost too often.
     """
     console, lost, restarts = Console(stderr=True), "", 0
-    reached = _newest_step(checkpoints)
+    reached = newest_step(checkpoints)
     while True:
         trainer = make_trainer() if not lost else _once_there_is_room(make_trainer, console)
         again = _fit_once(trainer)
         if again is None:
             return
-        lost, step = again, _newest_step(checkpoints)
+        lost, step = again, newest_step(checkpoints)
         restarts = restarts + 1 if step == reached else 1
         reached = step
         if restarts > RESTARTS:
@@ -134,7 +141,19 @@ def _release_groups() -> None:
             remove_placement_group(PlacementGroup(PlacementGroupID(group.placement_group_id)))
 
 
-def _newest_step(checkpoints: Path) -> int:
-    """0 before the first; a damaged one is named in the log of this process, a worker's is far."""
+def whole_there(checkpoints: Path) -> list[Path]:
+    """Checkpoints that an object store has the manifest of, which is published last."""
+    names = [Path(name) for name in names_there(checkpoints)]
+    steps = [name.parent for name in names if name.name == MANIFEST]
+    return [checkpoints / step for step in steps if re.fullmatch(r"step_\d+", str(step))]
+
+
+def newest_step(checkpoints: Path) -> int:
+    """Of the newest whole checkpoint, 0 before the first.
+
+    A damaged one is named in the log of this process, a worker's is far.
+    """
+    if is_copy(checkpoints):  # they stay in the store
+        return max((checkpoint_step(path) for path in whole_there(checkpoints)), default=0)
     newest = newest_checkpoint(checkpoints)
     return 0 if newest is None else checkpoint_step(newest)

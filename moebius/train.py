@@ -21,6 +21,7 @@ from moebius.cluster import Workers, check_shared, fit_workers, parse_workers
 from moebius.config import Recipe, parse
 from moebius.config.secrets import without_secrets
 from moebius.console import Tracked, guard, show_progress
+from moebius.data.copies import bring, forget, open_place, place_of, shown
 from moebius.distill.memory import estimate_memory
 from moebius.distill.run_folder import RunFolder
 from moebius.distill.tracking.identity import run_name
@@ -31,7 +32,7 @@ from moebius.models.denoiser import build
 from moebius.operations.gauges import gauged
 from moebius.recipes import read_recipe, teacher_folder, teacher_recipe
 from moebius.restarts import fit
-from moebius.storage import kept_folder
+from moebius.storage import LEFT_THERE, run_folder
 
 # --- on Ray ---------------------------------------------------------------------------------
 
@@ -61,8 +62,8 @@ def launch(
     job = {
         "recipe": recipe.model_dump(mode="json", by_alias=True),
         "elastic": elastic,
-        "folder": str(folder.absolute()),
-        "shared": str(shared.absolute()),
+        "folder": place_of(folder),
+        "shared": place_of(shared),
     }
 
     def make_trainer() -> TorchTrainer:
@@ -78,7 +79,7 @@ def launch(
             ),
             run_config=RunConfig(
                 name=f"{folder.name}-{time.time_ns():x}",
-                storage_path=str((folder / "ray").absolute()),
+                storage_path=place_of(folder / "ray"),
                 callbacks=list(callbacks),
                 # Ray learns late that a node is gone, and an elastic run's workers are tried there.
                 failure_config=FailureConfig(
@@ -89,7 +90,7 @@ def launch(
         )
 
     fit(make_trainer, RunFolder(folder).checkpoints)
-    result = RunFolder(folder).read_result(recipe.training.steps)
+    result = RunFolder(bring(folder, LEFT_THERE)).read_result(recipe.training.steps)
     assert result is not None, "a run that ended well left no result"
     return result
 
@@ -99,13 +100,14 @@ def ray_worker(job: Mapping[str, Any]) -> None:
     import ray.train
     from ray.util.metrics import Gauge
 
-    recipe, folder = parse_recipe(job["recipe"]), Path(job["folder"])
+    recipe, folder = parse_recipe(job["recipe"]), open_place(job["folder"], "worker")
     quiet()
     # A report waits for every worker, and those of an elastic run that are spare make none.
     report = _unheard if job["elastic"] else ray.train.report
     if ray.train.get_context().get_world_rank() == 0:
         report = gauged(report, Gauge, run_name(folder))
-    train_run(recipe, folder, Path(job["shared"]), report)
+    train_run(recipe, folder, open_place(job["shared"], "worker"), report)
+    forget(folder)
 
 
 def _unheard(metrics: Mapping[str, float]) -> None:
@@ -164,8 +166,8 @@ class Options:
     """Latent codec: `builtin`, a folder or a Hub name."""
     perceptual: str | None = None
     """E-LatentLPIPS weights file, or `random` (made-up, for demos)."""
-    out: Path | None = None
-    """Folder of the run; by default <recipe>-<arch> in $MOEBIUS_STORAGE, or in runs."""
+    out: str | Path | None = None
+    """Folder or s3:// URL; by default <recipe>-<arch> in $MOEBIUS_STORAGE, or in runs."""
     workers: str = "1"
     """Ray Train workers: a number, or LEAST:MOST to go on with fewer where nodes are lost."""
     cpus_per_worker: float | None = None
@@ -190,7 +192,7 @@ def resolve_options(options: Options) -> tuple[Recipe, Path]:
     given = [f"{key}={json.dumps(value)}" for key, value in named.items() if value is not None]
     recipe = read_recipe(options.recipe, [*given, *options.overrides])
     arch = resolve(recipe.arch, **recipe.model).name
-    return recipe, kept_folder(options.out, f"{Path(options.recipe).stem}-{arch}")
+    return recipe, run_folder(options.out, f"{Path(options.recipe).stem}-{arch}")
 
 
 def missing_inputs(recipe: Recipe) -> list[str]:
@@ -276,7 +278,7 @@ def main(options: Options) -> None:
     console.print(
         f"{result['arch']}: PSNR in the hole {result['psnr_hole']:.2f} dB, "
         f"SSIM {result['ssim_hole']:.3f} over {recipe.validation.pairs} pairs; "
-        f"model in {folder / 'model'}"
+        f"model in {shown(folder / 'model')}"
     )
 
 

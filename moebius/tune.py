@@ -12,13 +12,14 @@ from moebius.assembly import made_up, train_run
 from moebius.cluster import check_shared
 from moebius.config import Recipe, Sweep
 from moebius.console import guard
+from moebius.data.copies import is_copy, shown
 from moebius.distill.occupation import occupied
 from moebius.evaluation.published import differences
 from moebius.evaluation.tables import PLANNED
 from moebius.planning import plan, planner
 from moebius.planning.machines import load_machine
 from moebius.scoring import resolve_protocol
-from moebius.storage import kept_folder
+from moebius.storage import kept_folder, run_folder
 from moebius.sweeps.report import PIPE_WIDTH, Report, print_rows, setting, write_best, write_tables
 from moebius.sweeps.running import (
     Run,
@@ -67,8 +68,8 @@ class Options:
     """Sweep file, such as ablations/quickstart.yaml."""
     overrides: tyro.conf.Positional[tuple[str, ...]] = ()
     """Dotted keys of the file, such as recipe.data.source=photos.jsonl or max_concurrent=2."""
-    out: Path | None = None
-    """Folder of the sweep; by default <its name> in $MOEBIUS_STORAGE, or in runs."""
+    out: str | Path | None = None
+    """Folder or s3:// URL of the sweep; by default <its name> in $MOEBIUS_STORAGE, or in runs."""
     in_process: bool = False
     """Run trial after trial in this process, in plain PyTorch, where there is no Ray."""
     dry_run: bool = False
@@ -81,7 +82,7 @@ def main(options: Options) -> None:
     """Plans, checks, runs what is unfinished, promotes the best, reports."""
     console = Console(stderr=True)
     sweep = read_sweep(options.sweep, options.overrides)
-    out = kept_folder(options.out, sweep.name)
+    out = sweep_folder(sweep, options)
     check_objective(sweep, measured(sweep.score))
     missing = missing_images(sweep.score)
     if sweep.model is not None:
@@ -119,6 +120,17 @@ def main(options: Options) -> None:
         run_sweep(sweep, trials, recipes, report, cluster)
 
 
+def sweep_folder(sweep: Sweep, options: Options) -> Path:
+    """Where the sweep lives; in an object store only where Ray runs what it trains.
+
+    Raises:
+        ValueError: a URL that cannot be taken.
+    """
+    if options.in_process or sweep.model is not None:
+        return kept_folder(options.out, sweep.name)
+    return run_folder(options.out, sweep.name)
+
+
 def run_sweep(
     sweep: Sweep,
     trials: list[Trial],
@@ -148,7 +160,10 @@ def run_sweep(
         train_teachers(recipes, out, run)
         errors = run_in_process(trials, out)
     else:
-        run, workers = partial(launch, workers=cluster[1]), scoring_workers()
+        run = partial(launch, workers=cluster[1])
+        workers = 0 if is_copy(out) else scoring_workers()
+        if sweep.score is not None and is_copy(out):
+            print_line("scored in this process alone: other nodes do not see its copy")
         train_teachers(recipes, out, run)
         errors = run_trials(sweep, trials, out, cluster[0], study)
     if study is not None:
@@ -169,8 +184,12 @@ def run_sweep(
         report.take(score_trials(sweep.score, trials, out, workers))
         report.write(trials, errors)
     report.print(trials, errors)
-    where = f"best: {winner.label}; model, table and pictures in {out}"
-    Console(stderr=True).print(where, soft_wrap=True)
+    print_line(f"best: {winner.label}; model, table and pictures in {shown(out)}")
+
+
+def print_line(text: str) -> None:
+    """Says something beside the table."""
+    Console(stderr=True).print(text, soft_wrap=True, highlight=False, markup=False)
 
 
 def missing_keys(recipes: Sequence[Recipe]) -> list[str]:

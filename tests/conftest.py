@@ -1,6 +1,8 @@
-"""Shared by tests that run whole recipes: a sweep small enough for seconds."""
+"""Shared by tests: a recipe small enough for seconds, an S3 server."""
 
+import logging
 import os
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -46,6 +48,36 @@ def write_yaml(tmp_path: Path):
         return path
 
     return write
+
+
+# --- object stores ----------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[str]:
+    """The address of an S3 server in this process."""
+    from moto.server import ThreadedMotoServer
+
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
+    server = ThreadedMotoServer("127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    yield f"{host}:{port}"
+    server.stop()
+
+
+@pytest.fixture
+def bucket(s3_server: str, monkeypatch) -> str:
+    """URL of an empty folder in an S3 bucket, to be formatted with its name."""
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "made-up")
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    from pyarrow import fs
+
+    query = f"scheme=http&endpoint_override={s3_server}&region=us-east-1"
+    files, _ = fs.FileSystem.from_uri(f"s3://photos?{query}&allow_bucket_creation=true")
+    files.create_dir("photos")
+    return f"s3://photos/{{}}?{query}"
 
 
 # --- under pytest-xdist -----------------------------------------------------------------------

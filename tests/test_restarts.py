@@ -12,6 +12,7 @@ import pytest
 
 from moebius import restarts
 from moebius.assembly import train_run
+from moebius.data.copies import bring, open_place
 from moebius.distill.checkpoints import NotSaved, write_checkpoint
 from moebius.recipes import read_recipe
 
@@ -25,7 +26,7 @@ from ray.train.v2.api.exceptions import ControllerError, WorkerGroupError
 
 PLUGIN = '''
 """Kills {victim} once, with the gradients of step 4 there and its update not."""
-import os, signal, time
+import os, shutil, signal, time
 from pathlib import Path
 from moebius.distill.trainer import Trainer
 
@@ -46,6 +47,8 @@ def rate(self):
     with STEPS.open("a") as file:
         file.write(f"{{self.step + 1}} {{time.time()}}\\n")
     if first and self.step + 1 == 4:
+        if {wipes!r}:  # as when the node's disk goes with it
+            shutil.rmtree(Path(os.environ["MOEBIUS_COPIES"]) / "worker")
         if {victim!r} == "worker":
             os.kill(os.getpid(), signal.SIGKILL)
         if {victim!r} == "node":
@@ -67,39 +70,48 @@ from ray.cluster_utils import Cluster
 
 cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
 for _ in range(2):
-    cluster.add_node(num_cpus=1)
+    own = {"MOEBIUS_COPIES": f"{sys.argv[3]}/node{_}"}  # a node's own disk
+    cluster.add_node(num_cpus=1, env_vars=own)
 os.environ["RAY_ADDRESS"] = cluster.address
 
 from moebius.console import guard
 from moebius.train import Options, main
 
-guard(lambda: main(Options(recipe=sys.argv[1], out=Path(sys.argv[2]), cpus_per_worker=1)))
+guard(lambda: main(Options(recipe=sys.argv[1], out=sys.argv[2], cpus_per_worker=1)))
 """
 """A head without cores, two nodes with one, and a run by the door."""
 
 
 @pytest.mark.ray
 @pytest.mark.parametrize(
-    ("victim", "lost"),
+    ("victim", "lost", "kept"),
     [
-        ("worker", "worker 0 of the run was lost"),
-        ("controller", "the run's controller was lost"),
-        pytest.param("node", "worker 0 of the run was lost", marks=pytest.mark.slow),
+        ("worker", "worker 0 of the run was lost", "folder"),
+        ("worker", "worker 0 of the run was lost", "bucket"),
+        ("controller", "the run's controller was lost", "folder"),
+        pytest.param("node", "worker 0 of the run was lost", "folder", marks=pytest.mark.slow),
+        pytest.param("node", "worker 0 of the run was lost", "bucket", marks=pytest.mark.slow),
     ],
 )
 @pytest.mark.timeout(600)
 def test_a_run_goes_on_when_a_process_of_it_is_killed(
-    tiny_recipe, write_yaml, tmp_path: Path, victim: str, lost: str
+    tiny_recipe, write_yaml, tmp_path: Path, request, monkeypatch, victim: str, lost: str, kept: str
 ) -> None:
+    """Kept in a bucket it goes on where nothing of it lies: the killed one's disk is gone, too."""
+    disks, in_bucket = tmp_path / "disks", kept == "bucket"
+    monkeypatch.setenv("MOEBIUS_COPIES", str(disks))
     recipe = {**tiny_recipe, "distill": {"losses": ["task"]}}
     train_run(read_recipe(recipe), tmp_path / "undisturbed", tmp_path)
-    steps, run = tmp_path / "steps.txt", tmp_path / "run"
-    (tmp_path / "kills_once.py").write_text(PLUGIN.format(victim=victim, steps=str(steps)))
+    steps, run = tmp_path / "steps.txt", str(tmp_path / "run")
+    if in_bucket:
+        run = request.getfixturevalue("bucket").format(f"{victim}/run")
+    plugin = PLUGIN.format(victim=victim, steps=str(steps), wipes=in_bucket)
+    (tmp_path / "kills_once.py").write_text(plugin)
     path = write_yaml("killed.yaml", {**recipe, "plugins": ["kills_once"]})
     search = [str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])]
     door = ["-m", "moebius.train", "--recipe", path, "--out", run]
     done = subprocess.run(
-        [sys.executable, *(["-c", NODES, path, run] if victim == "node" else door)],
+        [sys.executable, *(["-c", NODES, path, run, disks] if victim == "node" else door)],
         capture_output=True,
         text=True,
         env={
@@ -118,7 +130,8 @@ def test_a_run_goes_on_when_a_process_of_it_is_killed(
     assert [int(step) for step, _ in taken] == [1, 2, 3, 4, 3, 4, 5, 6]
     print(f"{victim}: back in step 3 after {float(taken[4][1]) - float(taken[3][1]):.1f} s")
     saved = "model/denoiser/diffusion_pytorch_model.safetensors"
-    assert (run / saved).read_bytes() == (tmp_path / "undisturbed" / saved).read_bytes()
+    folder = bring(open_place(run, "driver"))
+    assert (folder / saved).read_bytes() == (tmp_path / "undisturbed" / saved).read_bytes()
 
 
 @pytest.fixture

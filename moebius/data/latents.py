@@ -89,7 +89,7 @@ def cache_latents(
     tensors = {key: torch.cat(batches) for key, batches in parts.items()}
     folder.mkdir(parents=True, exist_ok=True)
     # Trials on several machines may encode at once: each its own file, the last one stays.
-    temporary = path.with_suffix(f".{uuid4().hex}.tmp")
+    temporary = folder / f".{uuid4().hex}.tmp"
     save_file(tensors, temporary)
     os.replace(temporary, path)
     logger.info("encoded %d draws into %s", count, path)

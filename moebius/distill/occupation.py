@@ -11,6 +11,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Literal
 
+from moebius.data.copies import publish
 from moebius.distill.run_folder import write_text
 
 MARK = ".process.json"
@@ -41,6 +42,8 @@ def occupied(folder: Path) -> Iterator[None]:
             yield
         except Exception:
             write_text(folder / ERROR, traceback.format_exc())
+            with suppress(OSError):  # that its store does not answer may be why
+                publish(folder / ERROR)
             raise
 
 

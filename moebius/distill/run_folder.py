@@ -5,10 +5,12 @@ model/  error.txt (the last failure)  trackers.json (ids there)  .process.json (
 """
 
 import json
+import logging
 import os
 import platform
 import re
 import subprocess
+import time
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,12 @@ import yaml
 
 from moebius.config import Recipe, load_yaml
 from moebius.config.secrets import hide_secrets, without_secrets
+from moebius.data.copies import place_of, publish
+
+logger = logging.getLogger(__name__)
+
+PUBLISH_EVERY_S = 10.0
+"""Seconds between metrics that are published between checkpoints."""
 
 # A run may be prolonged or watched differently and is still the same run.
 CHANGEABLE = (
@@ -52,6 +60,7 @@ class RunFolder:
         self.metrics = path / "metrics.jsonl"
         self.samples = path / "samples"
         self.tensorboard = path / "tensorboard"
+        self._published = time.monotonic()
 
     def check(self, recipe: Recipe) -> None:
         """Refuses a folder that holds a run of another configuration.
@@ -78,6 +87,23 @@ class RunFolder:
         config = recipe.model_dump(mode="json", by_alias=True)
         write_text(self.path / "config.yaml", yaml.safe_dump(config, sort_keys=False))
         write_text(self.path / "environment.json", json.dumps(environment(), indent=1))
+
+    def publish(self, now: bool = True) -> None:
+        """Gives the object store, where the run is kept in one, what changed; only rank 0 does.
+
+        Args:
+            now: raise what the store says. Otherwise it is told now and then, and a store that
+                does not answer is one line of the log: the next checkpoint waits for it.
+        """
+        if not now and time.monotonic() - self._published < PUBLISH_EVERY_S:
+            return
+        try:
+            publish(self.path, exactly=(self.checkpoints.name,))
+        except OSError as error:
+            if now:
+                raise
+            logger.warning("%s is behind: %s", place_of(self.path), error)
+        self._published = time.monotonic()
 
     def read_config(self) -> dict[str, Any] | None:
         """The configuration that the folder was made with, or `None`."""

@@ -15,9 +15,10 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from moebius.config import Recipe
+from moebius.data.copies import place_of
 from moebius.data.latents import LatentSample, Numbers, encode_pixels
 from moebius.distill.batch import Noising, NoisyBatch
-from moebius.distill.checkpoints import newest_checkpoint, write_checkpoint
+from moebius.distill.checkpoints import NotSaved, newest_checkpoint, write_checkpoint
 from moebius.distill.meter import Meter, Metrics
 from moebius.distill.optimizer import build_optimizer, learning_rate
 from moebius.distill.perceptual import ELatentLPIPS
@@ -160,6 +161,7 @@ class Trainer:
                 if self.world.rank == 0:
                     self.folder.log(metrics)
                     track(metrics)
+                    self.folder.publish(now=False)
                 self.report(metrics)
             if self._due(training.checkpoint_every) or self.step == training.steps:
                 self._save()
@@ -292,7 +294,14 @@ class Trainer:
             "state.json": lambda path: path.write_text(json.dumps(summary)),
         }
         keep = self.recipe.training.keep_checkpoints
-        write_checkpoint(self.folder.checkpoints, self.step, writers, keep)
+        saved = write_checkpoint(self.folder.checkpoints, self.step, writers, keep)
+        try:
+            self.folder.publish()
+        except OSError as error:
+            raise NotSaved(
+                f"{place_of(saved)} cannot be written ({error}); it is whole in {saved} on this "
+                "node, and the same command goes on from the one before"
+            ) from error
 
     def _resume(self) -> None:
         found = newest_checkpoint(self.folder.checkpoints)

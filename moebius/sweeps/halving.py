@@ -10,8 +10,9 @@ from types import SimpleNamespace
 from typing import Any
 
 from moebius.config import Sweep
-from moebius.distill.checkpoints import checkpoint_step, newest_checkpoint
+from moebius.data.copies import open_place, publish
 from moebius.distill.run_folder import RunFolder, write_text
+from moebius.restarts import newest_step
 from moebius.sweeps.standings import METRICS
 from moebius.sweeps.trials import Trial, early_metric
 
@@ -38,7 +39,7 @@ def halving(sweep: Sweep, trials: Sequence[Trial], steps: int) -> Any:
                 return TrialScheduler.CONTINUE
             action = super().on_trial_result(tune_controller, _named(trial), result)
             if action == TrialScheduler.STOP:
-                mark_stopped(Path(job["folder"]), result)
+                mark_stopped(open_place(job["folder"], "driver"), result)
             return action
 
         def on_trial_complete(self, tune_controller: Any, trial: Any, result: Any) -> None:
@@ -72,7 +73,10 @@ def halving(sweep: Sweep, trials: Sequence[Trial], steps: int) -> Any:
 def mark_stopped(folder: Path, result: Mapping[str, Any]) -> None:
     """Writes a trial's last scores as `stopped.json`, the sign that it is not gone on with."""
     known = {key: value for key, value in result.items() if key in METRICS}
-    write_text(folder / "stopped.json", json.dumps({"step": result["step"], **known}, indent=1))
+    path = folder / "stopped.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_text(path, json.dumps({"step": result["step"], **known}, indent=1))
+    publish(path)
 
 
 def _decided(trial: Trial) -> list[dict[str, float]]:
@@ -83,8 +87,7 @@ def _decided(trial: Trial) -> list[dict[str, float]]:
     lines = RunFolder(trial.folder).read_metrics()
     if not lines or trial.result is not None or trial.stopped is not None:
         return lines
-    kept = newest_checkpoint(trial.folder / "checkpoints")
-    passed = 0 if kept is None else checkpoint_step(kept)
+    passed = newest_step(trial.folder / "checkpoints")
     return lines if lines[-1]["step"] <= passed else lines[:-1]
 
 

@@ -13,6 +13,7 @@ from rich.console import Console
 
 from moebius.assembly import made_up, make_validation
 from moebius.config import Recipe, Sweep
+from moebius.data.copies import publish
 from moebius.distill.run_folder import write_text
 from moebius.evaluation.plots import Cost, grey_hole, pareto, picture_grid
 from moebius.evaluation.published import differences, published, rank_agreement
@@ -20,10 +21,13 @@ from moebius.evaluation.tables import Row, score, to_csv, to_latex, to_markdown,
 from moebius.evaluation.validation import to_levels
 from moebius.models.codec import load_codec
 from moebius.scoring import resolve_protocol
+from moebius.storage import LEFT_THERE
 from moebius.sweeps.standings import METRICS, Latencies, Scores, shown_metrics, table_rows
 from moebius.sweeps.trials import Trial
 
 PIPE_WIDTH = 160
+OTHERS = (*LEFT_THERE, "trials", "promoted")
+"""What others publish below a sweep's folder."""
 PLOTS: dict[Cost, str] = {
     "params": "results.png",
     "gmacs": "results_gmacs.png",
@@ -74,6 +78,7 @@ class Report:
         finished = {t.point: t for t in reversed(trials) if t.result is not None}
         if finished:
             write_pictures([*finished.values()][::-1], self.out / "pictures.png")
+        publish(self.out, without=OTHERS)
 
     def notes(self, trials: Sequence[Trial], rows: Sequence[Row]) -> list[str]:
         """What has to be known of the rows: made-up weights, seeds, the paper's other setting."""
@@ -157,6 +162,7 @@ def write_best(sweep: Sweep, winner: Trial, out: Path) -> None:
     recipe = winner.recipe.model_dump(mode="json", by_alias=True)
     head = f"# Best of sweep {sweep.name} by {sweep.objective.metric}: trial {winner.label}.\n"
     write_text(out / "best.yaml", head + yaml.safe_dump(recipe, sort_keys=False))
+    publish(out / "best.yaml")
 
 
 def device_name() -> str:

@@ -6,7 +6,7 @@ import shutil
 import time
 import traceback
 from collections.abc import Callable, Sequence
-from contextlib import redirect_stdout
+from contextlib import redirect_stdout, suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from moebius.assembly import train_run
 from moebius.cluster import Workers
 from moebius.config import Recipe, Sweep
 from moebius.console import Tracked, show_progress
+from moebius.data.copies import bring, discard, forget, open_place, place_of, publish
 from moebius.distill.occupation import ERROR
 from moebius.distill.run_folder import write_text
 from moebius.distill.tracking.identity import run_name
@@ -23,6 +24,7 @@ from moebius.operations.gauges import gauged
 from moebius.profile import measure_latency
 from moebius.recipes import teacher_folder, teacher_recipe
 from moebius.restarts import last_line
+from moebius.storage import LEFT_THERE
 from moebius.sweeps.halving import halving
 from moebius.sweeps.searching import Study, proposals
 from moebius.sweeps.stalls import ends_when_stalled
@@ -126,7 +128,7 @@ def run_trials(
     if not count:
         return {}
     for trial in todo:  # a mark of another scheduler
-        (trial.folder / "stopped.json").unlink(missing_ok=True)
+        discard(trial.folder / "stopped.json")
     steps = max(r.training.steps for r in [base_recipe(sweep), *(t.recipe for t in trials)])
     tracked = [Tracked(t.label, t.folder, t.recipe.training.steps) for t in todo]
     if study is not None:
@@ -152,7 +154,7 @@ def run_trials(
         ),
         run_config=tune.RunConfig(
             name=f"tune-{time.time_ns():x}",
-            storage_path=str((out / "ray").absolute()),
+            storage_path=place_of(out / "ray"),
             failure_config=tune.FailureConfig(max_failures=sweep.max_failures),
             verbose=0,
         ),
@@ -160,6 +162,7 @@ def run_trials(
     # Tune greets on stdout at any verbosity; that belongs to the table.
     with show_progress(tracked), redirect_stdout(io.StringIO()):
         grid = tuner.fit()
+    bring(out / "trials", LEFT_THERE)
     return trial_errors(grid)
 
 
@@ -198,6 +201,8 @@ def run_in_process(trials: Sequence[Trial], out: Path) -> dict[str, str]:
 def _keep_traceback(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     write_text(folder / ERROR, traceback.format_exc())
+    with suppress(OSError):  # that its store does not answer may be why
+        publish(folder / ERROR)
 
 
 def _job_maker(sweep: Sweep, out: Path) -> Callable[[Trial], dict[str, Any]]:
@@ -207,8 +212,8 @@ def _job_maker(sweep: Sweep, out: Path) -> Callable[[Trial], dict[str, Any]]:
         return {
             "label": trial.label,
             "recipe": trial.recipe.model_dump(mode="json", by_alias=True),
-            "folder": str(trial.folder.absolute()),
-            "shared": str(out.absolute()),
+            "folder": place_of(trial.folder),
+            "shared": place_of(out),
             "workers": sweep.workers,
             "stall_s": sweep.stall_s,
             "resources": sweep.resources.model_dump(),
@@ -222,7 +227,7 @@ def trial_errors(grid: Any) -> dict[str, str]:
     errors = {}
     for result in grid:
         job = (result.config or {})["job"]
-        label, left = job["label"], Path(job["folder"]) / ERROR
+        label, left = job["label"], open_place(job["folder"], "driver") / ERROR
         if result.error is not None:
             # A process that ended itself has left why; Ray knows only that it is gone.
             reasons = left.read_text().splitlines() if left.is_file() else []
@@ -237,15 +242,19 @@ def ray_trial(config: dict[str, Any]) -> None:
     from ray import tune
 
     job = config["job"]
-    recipe, folder, shared = parse_recipe(job["recipe"]), Path(job["folder"]), Path(job["shared"])
+    alone, recipe = job["workers"] == 1, parse_recipe(job["recipe"])
+    folder, shared = (
+        open_place(job[key], "worker" if alone else "driver") for key in ("folder", "shared")
+    )
     quiet()
-    (folder / ERROR).unlink(missing_ok=True)  # of an earlier try
+    discard(folder / ERROR)  # of an earlier try
     try:
-        with ends_when_stalled(folder, job["stall_s"]):
-            if job["workers"] == 1:
+        with ends_when_stalled(folder, job["stall_s"], elsewhere=not alone):
+            if alone:
                 from ray.util.metrics import Gauge
 
                 train_run(recipe, folder, shared, gauged(tune.report, Gauge, run_name(folder)))
+                forget(folder)
             else:
                 from ray.tune.integration.ray_train import TuneReportCallback
 
@@ -278,6 +287,7 @@ def copy_model(run: Path, out: Path) -> None:
     """Puts a run's model at `out/model`, in one step."""
     partial = out / ".model.partial"
     shutil.rmtree(partial, ignore_errors=True)
-    shutil.copytree(run / "model", partial)
+    shutil.copytree(bring(run / "model"), partial)
     shutil.rmtree(out / "model", ignore_errors=True)
     partial.rename(out / "model")
+    publish(out / "model")

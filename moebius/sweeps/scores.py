@@ -10,6 +10,7 @@ from rich.console import Console
 from moebius.config import Scoring, Sweep, load_yaml, parse, set_dotted
 from moebius.config.sweep import Subject
 from moebius.console import Begin, bars
+from moebius.data.copies import bring
 from moebius.distill.run_folder import slug, write_text
 from moebius.evaluate import evaluate
 from moebius.evaluation.benchmark import prepare_benchmark
@@ -142,7 +143,7 @@ def _score_trial(
     if stored.get("asked") == asked:
         return stored
     name = f"{trial.folder.name}-{steps}"
-    method = DenoiserMethod(name, str((trial.folder / "model").absolute()))
+    method = DenoiserMethod(name, str(bring(trial.folder / "model").absolute()))
     result = evaluate(method, scoring, out / SCORED, workers, begin)
     kept = {"asked": asked, "metrics": result["metrics"], "notes": result["notes"]}
     write_text(path, json.dumps(kept, indent=1))

@@ -14,7 +14,9 @@ import numpy as np
 
 from moebius.config import Sweep
 from moebius.config.sweep import Space
+from moebius.data.copies import bring, publish
 from moebius.recipes import teacher_recipe
+from moebius.storage import LEFT_THERE
 from moebius.sweeps.standings import costs
 from moebius.sweeps.trials import DURING_TRAINING, Point, Trial, describe, plan_trial
 
@@ -52,8 +54,9 @@ class Study:
         ]
         if self.search.second_objective is not None:
             directions.append(StudyDirection.MINIMIZE)
+        self.journal = out / "search.journal"
         self.study = optuna.create_study(
-            storage=JournalStorage(JournalFileBackend(str(out / "search.journal"))),
+            storage=JournalStorage(JournalFileBackend(str(self.journal))),
             study_name=sweep.name,
             directions=directions,
             load_if_exists=True,
@@ -108,6 +111,7 @@ class Study:
                 asked.set_user_attr(REFUSED, str(error))
                 aside.tell(asked, state=TrialState.FAIL)
             self.study.add_trial(aside.trials[asked.number])
+            publish(self.journal)  # before its trial has a folder
             if trial is not None:
                 return asked.number, trial
         return None
@@ -116,6 +120,8 @@ class Study:
         """How a point's trial ended: with its score, stopped, or (None, too) failed."""
         from optuna.trial import TrialState
 
+        if trial is not None:
+            bring(trial.folder, LEFT_THERE)
         result = None if trial is None else trial.result
         values = None if trial is None or result is None else self._values(trial, result)
         if values is not None and all(map(math.isfinite, values)):
@@ -124,6 +130,7 @@ class Study:
             self.study.tell(number, state=TrialState.PRUNED)
         else:
             self.study.tell(number, state=TrialState.FAIL)
+        publish(self.journal)
 
     def catch_up(self) -> None:
         """Tells what a process that was killed could not."""

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from moebius.config import Recipe, Sweep, load_yaml, override, parse, set_dotted
+from moebius.data.copies import bring, place_of, publish
 from moebius.distill.checkpoints import newest_checkpoint
 from moebius.distill.run_folder import RunFolder, slug
 from moebius.models.architectures import resolve
@@ -139,8 +140,8 @@ def promoted_recipe(sweep: Sweep, winner: Trial, out: Path) -> Recipe:
 
 def warm_start(winner: Trial, folder: Path) -> None:
     """Gives a promoted run the winner's last checkpoint to go on from, once."""
-    source = newest_checkpoint(winner.folder / "checkpoints")
-    target = folder / "checkpoints"
+    source = newest_checkpoint(bring(winner.folder / "checkpoints"))
+    target = bring(folder / "checkpoints")
     if source is None or newest_checkpoint(target) is not None:
         return
     target.mkdir(parents=True, exist_ok=True)
@@ -149,6 +150,7 @@ def warm_start(winner: Trial, folder: Path) -> None:
         shutil.rmtree(leftover, ignore_errors=True)
     shutil.copytree(source, partial)
     partial.rename(final)
+    publish(target)
 
 
 def describe(overrides: Mapping[str, Any]) -> str:
@@ -210,7 +212,7 @@ def _with_teacher_of(recipe: Recipe, data: dict[str, Any], out: Path) -> dict[st
     if teacher_recipe(recipe) is None:
         return data
     model = teacher_folder(recipe, out) / "model"
-    return {**data, "teacher": {"path": str(model.absolute())}}
+    return {**data, "teacher": {"path": place_of(model)}}
 
 
 def _reseeded(data: Mapping[str, Any], seed: int) -> dict[str, Any]:

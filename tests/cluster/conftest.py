@@ -36,6 +36,9 @@ class LocalCluster:
             "RAY_AUTH_MODE": "token",
             "RAY_AUTH_TOKEN": "a-token-of-the-tests-that-is-long-enough",
             "RAY_USAGE_STATS_ENABLED": "0",
+            "AWS_ACCESS_KEY_ID": "made-up",
+            "AWS_SECRET_ACCESS_KEY": "made-up",
+            "AWS_EC2_METADATA_DISABLED": "true",
             # Nodes share this machine's memory: none may kill its workers for what others take.
             "RAY_memory_monitor_refresh_ms": "0",
         }
@@ -96,7 +99,8 @@ class LocalCluster:
             node = subprocess.Popen(
                 [*within, BIN / "ray", "start", "--block", "--num-cpus=1", *options],
                 cwd=self.place,
-                env=self.environment,
+                # Its own disk for copies of what lies in an object store.
+                env=self.environment | {"MOEBIUS_COPIES": f"{self.place}/disk{len(self.nodes)}"},
                 stdout=file,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,

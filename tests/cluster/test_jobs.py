@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 import moebius
+from moebius.data.copies import bring, open_place
 from moebius.distill.run_folder import RunFolder
 
 # Generous: other programs may share the two cores.
@@ -51,11 +52,16 @@ def test_a_failing_job_says_why_in_one_line(cluster, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("kept", ["folder", "bucket"])
 def test_a_sweep_and_a_distillation_of_two_workers_spread_over_three_nodes(
-    cluster, tiny_recipe, write_yaml, tmp_path: Path
+    cluster, tiny_recipe, write_yaml, tmp_path: Path, request, monkeypatch, kept: str
 ) -> None:
     """Nodes of one CPU: three trials at once take all, a teacher and a promotion two each."""
-    for _ in range(2):
+    place = str(tmp_path / "out")
+    if kept == "bucket":
+        monkeypatch.setenv("MOEBIUS_COPIES", str(tmp_path / "copies"))
+        place = request.getfixturevalue("bucket").format("spread")
+    while len(cluster.nodes) < 3:
         cluster.add_node()
     sweep = {
         "name": "spread",
@@ -65,11 +71,11 @@ def test_a_sweep_and_a_distillation_of_two_workers_spread_over_three_nodes(
         "promote": {"overrides": {"training.steps": 8}},
         "cluster_workers": 2,
     }
-    out = tmp_path / "out"
     code, logs = cluster.submit(
-        "python", "-m", "moebius.tune", write_yaml("spread.yaml", sweep), "--out", out
+        "python", "-m", "moebius.tune", write_yaml("spread.yaml", sweep), "--out", place
     )
     assert code == 0, logs
+    out = bring(open_place(place, "driver"))
     assert len(list(out.glob("trials/*/result.json"))) == 3
     assert RunFolder(out / "promoted").read_metrics()[-1]["loss/coarse"] > 0
     assert moebius.InpaintPipeline.from_pretrained(out / "model")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import urlsplit
@@ -51,15 +52,37 @@ def open_storage(place: str) -> LocalStorage | ObjectStorage:
     """
     if "://" not in place:
         return LocalStorage(place, Path(place))
+    if place.startswith("file://"):
+        return LocalStorage(place, Path(urlsplit(place).path))
+    return ObjectStorage(place)
+
+
+@cache
+def open_files(place: str) -> tuple[Any, str]:
+    """The file system of a URL, and the path in it; one of each a process.
+
+    Raises:
+        ValueError: a URL that pyarrow does not know, or one that holds a secret.
+    """
     if "@" in urlsplit(place).netloc:
         # It would go into configurations, logs and model cards.
         raise ValueError(
             f"{place.rpartition('@')[2]}: keep credentials out of the URL; AWS_ACCESS_KEY_ID and "
             "AWS_SECRET_ACCESS_KEY are read from the environment"
         )
-    if place.startswith("file://"):
-        return LocalStorage(place, Path(urlsplit(place).path))
-    return ObjectStorage(place)
+    try:
+        from pyarrow import fs
+    except ImportError:
+        raise ValueError(
+            f"{place} needs pyarrow: pip install 'moebius-inpainting[cluster]'"
+        ) from None
+    try:
+        files, root = fs.FileSystem.from_uri(place)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{place} cannot be reached: {first_line(error)}") from None
+    if not root:
+        raise ValueError(f"{place} cannot be reached: it names no bucket")
+    return files, root
 
 
 class LocalStorage:
@@ -106,18 +129,9 @@ class ObjectStorage:
 
     def __init__(self, place: str) -> None:
         self.place = place
-        try:
-            from pyarrow import fs
-        except ImportError:
-            raise ValueError(
-                f"{place} needs pyarrow: pip install 'moebius-inpainting[cluster]'"
-            ) from None
-        try:
-            self._files, self._root = fs.FileSystem.from_uri(place)
-            if not self._root:
-                raise ValueError("it names no bucket")
-        except (OSError, ValueError) as error:
-            raise ValueError(f"{place} cannot be reached: {_first_line(error)}") from None
+        self._files, self._root = open_files(place)
+        from pyarrow import fs
+
         self._selector = fs.FileSelector(self._root, allow_not_found=True)
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -129,7 +143,7 @@ class ObjectStorage:
         try:
             found = self._files.get_file_info(self._selector)
         except OSError as error:
-            raise ValueError(f"{self.place} cannot be read: {_first_line(error)}") from None
+            raise ValueError(f"{self.place} cannot be read: {first_line(error)}") from None
         return {info.base_name: info.size for info in found if info.is_file}
 
     def read(self, name: str) -> bytes:
@@ -144,7 +158,7 @@ class ObjectStorage:
                 file.write(data)
         except OSError as error:
             raise ValueError(
-                f"{self.place}/{name} cannot be written: {_first_line(error)}"
+                f"{self.place}/{name} cannot be written: {first_line(error)}"
             ) from None
 
     def tidy(self) -> None:
@@ -159,8 +173,9 @@ def readable(storage: Storage, name: str) -> Iterator[None]:
     except FileNotFoundError:
         raise ValueError(f"{name} is missing at {storage.place}") from None
     except OSError as error:
-        raise ValueError(f"{name} at {storage.place}: {_first_line(error)}") from None
+        raise ValueError(f"{name} at {storage.place}: {first_line(error)}") from None
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
+    """Of what an error says, or its kind."""
     return str(error).strip().partition("\n")[0] or type(error).__name__
