@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from moebius.config import Recipe
-from moebius.data.copies import bring, is_url, open_place, publish
+from moebius.data.copies import bring, here, publish
 from moebius.data.latents import cache_latents
 from moebius.data.manifest import read_records
 from moebius.data.sample_spec import sample_spec
@@ -156,7 +156,7 @@ def make_student(recipe: Recipe) -> Denoiser:
         torch.manual_seed(recipe.seed)
         student = build(recipe.arch, **recipe.model)
     if recipe.init_from is not None:
-        weights = load_denoiser(_here(recipe.init_from), recipe.arch, **recipe.model).state_dict()
+        weights = load_denoiser(here(recipe.init_from), recipe.arch, **recipe.model).state_dict()
         load_checked(student, weights, f"init_from {recipe.init_from}")
     return student
 
@@ -243,10 +243,5 @@ def load_teacher(recipe: Recipe, shared: Path) -> Denoiser | None:
     if recipe.teacher is None:
         raise ValueError("the coarse and fine losses need a teacher: name one with --teacher")
     if recipe.teacher.path is not None:
-        return load_denoiser(_here(recipe.teacher.path), recipe.teacher.arch)
+        return load_denoiser(here(recipe.teacher.path), recipe.teacher.arch)
     return load_denoiser(bring(teacher_folder(recipe, shared) / "model"))
-
-
-def _here(source: str) -> str:
-    """A model's folder in an object store as one of this machine; anything else as it is."""
-    return str(bring(open_place(source, "worker"))) if is_url(source) else source

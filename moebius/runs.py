@@ -12,6 +12,7 @@ import tyro
 from rich.markup import escape
 
 from moebius.console import guard
+from moebius.data.copies import is_copy, is_url, outline, shown
 from moebius.distill.checkpoints import checkpoints_of, find_damage
 from moebius.operations.cleaning import plan_cleaning, remove
 from moebius.operations.comparing import differences
@@ -36,9 +37,9 @@ LONG = 60
 
 @dataclass
 class List:
-    """Every run, sweep and evaluation below a folder."""
+    """Every run, sweep and evaluation below a folder or URL."""
 
-    root: tyro.conf.Positional[Path] = field(default_factory=runs_folder)
+    root: tyro.conf.Positional[str | Path] = field(default_factory=runs_folder)
     metric: str = "psnr_hole"
     """What `best` is the best of; a run that has not measured it shows its last loss."""
     format: Format = "table"
@@ -48,7 +49,7 @@ class List:
 class Show:
     """One run, sweep or evaluation, with its checkpoints checked and its disk taken apart."""
 
-    folder: tyro.conf.Positional[Path]
+    folder: tyro.conf.Positional[str | Path]
     metric: str = "psnr_hole"
     """What `best` is the best of."""
     format: Format = "table"
@@ -58,8 +59,8 @@ class Show:
 class Compare:
     """What differs between the configurations of two runs, evaluations or YAML files."""
 
-    first: tyro.conf.Positional[Path]
-    second: tyro.conf.Positional[Path]
+    first: tyro.conf.Positional[str | Path]
+    second: tyro.conf.Positional[str | Path]
     metric: str = "psnr_hole"
     """Compared, too, where both are runs."""
     format: Format = "table"
@@ -72,7 +73,7 @@ class Clean:
     Never the newest whole checkpoint, a model, metrics or results, nor anything of what is running.
     """
 
-    root: tyro.conf.Positional[Path] = field(default_factory=runs_folder)
+    root: tyro.conf.Positional[str | Path] = field(default_factory=runs_folder)
     yes: bool = False
     """Remove what is shown; without it, nothing is."""
     format: Format = "table"
@@ -93,7 +94,7 @@ def record_row(record: Record) -> Row:
     """A record's values, the same keys for every kind."""
     best = record.best
     return {
-        "path": str(record.path),
+        "path": shown(record.path),
         "kind": record.kind,
         "state": record.state,
         "arch": record.arch,
@@ -102,7 +103,7 @@ def record_row(record: Record) -> Row:
         "metric": None if best is None else best.metric,
         "best": None if best is None else best.value,
         "best_step": None if best is None else best.step,
-        "checkpoint": None if record.checkpoint is None else str(record.checkpoint),
+        "checkpoint": None if record.checkpoint is None else shown(record.checkpoint),
         "disk": record.disk,
         "changed": time.strftime("%Y-%m-%dT%H:%M:%S%z", time.localtime(record.changed)),
         "note": record.note,
@@ -113,7 +114,7 @@ def record_cells(record: Record) -> Row:
     """A record for people."""
     best, steps = record.best, record.steps
     return {
-        "folder": str(record.path),
+        "folder": shown(record.path),
         "what": record.kind,
         "state": record.state,
         "step": "" if steps is None else f"{record.step}/{steps}",
@@ -129,7 +130,7 @@ def details(record: Record) -> Row:
     """What `show` adds: checkpoints with what is wrong with them, disk by part, versions."""
     path = record.path
     checkpoints = {
-        str(checkpoint): find_damage(checkpoint) or "whole"
+        shown(checkpoint): "not checked" if is_copy(path) else find_damage(checkpoint) or "whole"
         for checkpoint in checkpoints_of(path / "checkpoints")
     }
     parts = {entry.name: disk_used(entry) for entry in path.iterdir()}
@@ -160,7 +161,7 @@ def comparison(first: Path, second: Path, metric: str) -> list[Row]:
 
 def list_runs(options: List) -> None:
     """Prints a row each."""
-    records = read_records(options.root, options.metric)
+    records = read_records(outline(options.root), options.metric)
     if options.format != "table":
         _print([record_row(record) for record in records], options.format)
     elif records:
@@ -171,7 +172,7 @@ def list_runs(options: List) -> None:
 
 def show(options: Show) -> None:
     """Prints one record in full."""
-    record = _only(options.folder, options.metric)
+    record = _only(outline(options.folder), options.metric)
     row = {**record_row(record), **details(record)}
     if options.format == "json":
         print(json.dumps(row, indent=1))
@@ -182,7 +183,7 @@ def show(options: Show) -> None:
 
 def compare(options: Compare) -> None:
     """Prints what differs."""
-    rows = comparison(options.first, options.second, options.metric)
+    rows = comparison(outline(options.first), outline(options.second), options.metric)
     if options.format == "json":
         _print(rows, "json")
     elif rows:
@@ -196,7 +197,9 @@ def compare(options: Compare) -> None:
 
 def clean(options: Clean) -> None:
     """Shows what can go and how much it is; removes it where that is wanted."""
-    plan = plan_cleaning(options.root)
+    if is_url(options.root):
+        raise ValueError(f"clean works in folders: remove what is at {options.root} there")
+    plan = plan_cleaning(Path(options.root))
     table = options.format == "table"
     rows: list[Row] = [
         {"path": str(i.path), "why": i.why, "disk": readable(i.disk) if table else i.disk}

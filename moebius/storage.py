@@ -21,9 +21,10 @@ LEFT_THERE = ("checkpoints", "ray", "model", "latents", "tensorboard")
 """What a driver does not need of a run in an object store."""
 
 
-def runs_folder() -> Path:
+def runs_folder() -> str | Path:
     """Where runs are kept that name no folder of their own."""
-    return Path(os.environ.get(VARIABLE) or "runs")
+    place = os.environ.get(VARIABLE) or "runs"
+    return place if is_url(place) else Path(place)
 
 
 def run_folder(given: str | Path | None, name: str) -> Path:
@@ -62,7 +63,7 @@ def kept_folder(given: str | Path | None, name: str) -> Path:
         ValueError: the folder is a URL, or would vanish with the job's copy of the working folder.
     """
     storage = os.environ.get(VARIABLE)
-    folder = runs_folder() / name if given is None else Path(given)
+    folder = Path(runs_folder()) / name if given is None else Path(given)
     url = re.match(r"[A-Za-z][\w+.-]+:/", str(folder))
     if url is not None:
         raise ValueError(

@@ -12,9 +12,13 @@ import pytest
 from killing import run_apart, start_apart, sweep, train
 
 from moebius.assembly import train_run
+from moebius.data import copies
+from moebius.data.copies import open_place
+from moebius.distill import run_folder
 from moebius.distill.checkpoints import NotSaved, newest_checkpoint
 from moebius.distill.run_folder import RunFolder
 from moebius.recipes import read_recipe
+from moebius.restarts import whole_there
 
 KILLED = -9
 
@@ -118,6 +122,38 @@ def test_a_full_disk_stops_the_run_and_keeps_the_checkpoint_before(
     assert mount("-o", "remount,size=64m", small_disk) == 0
     train_run(read_recipe(recipe), run, tmp_path)
     assert weights(run) == weights(undisturbed)
+
+
+def test_a_bucket_that_takes_no_checkpoint_stops_the_run_and_keeps_the_one_before(
+    recipe, bucket: str, undisturbed: Path, tmp_path: Path, monkeypatch, caplog
+) -> None:
+    """Metrics between checkpoints may wait; what the store does not know of is taken again."""
+    monkeypatch.setenv(copies.VARIABLE, str(tmp_path / "copies"))
+    monkeypatch.setattr(copies, "WAITS_S", (0.0,))
+    monkeypatch.setattr(run_folder, "PUBLISH_EVERY_S", 0.0)
+    run, plain = open_place(bucket.format("refused/run"), "worker"), copies._Origin.send
+
+    refuses = ["metrics.jsonl"]
+
+    def send(self: copies._Origin, path: Path) -> None:
+        if path.name in refuses[:1]:
+            raise OSError(f"no room for {refuses.pop()}")
+        if path.parent.name == "step_000004":
+            raise OSError("quota exceeded")
+        plain(self, path)
+
+    monkeypatch.setattr(copies._Origin, "send", send)
+    with pytest.raises(NotSaved) as caught:
+        train_run(read_recipe(recipe), run, tmp_path)
+    (line,) = str(caught.value).splitlines()
+    assert "refused/run/checkpoints/step_000004" in line and "(quota exceeded)" in line
+    (behind,) = [r.getMessage() for r in caplog.records if "is behind" in r.getMessage()]
+    assert behind.endswith("is behind: no room for metrics.jsonl")
+    monkeypatch.setattr(copies._Origin, "send", plain)
+    result = train_run(read_recipe(recipe), run, tmp_path)
+    assert result["step"] == 6 and weights(run) == weights(undisturbed)
+    whole = {path.name for path in whole_there(run / "checkpoints")}
+    assert whole == {"step_000004", "step_000006"}
 
 
 QUICKSTART = Path(__file__).parents[1] / "ablations" / "quickstart.yaml"

@@ -12,7 +12,7 @@ import pytest
 import moebius
 from moebius import runs
 from moebius.data import copies
-from moebius.data.copies import bring, open_place, place_of, publish
+from moebius.data.copies import bring, join, open_place, place_of, publish
 from moebius.distill.run_folder import RunFolder
 from moebius.storage import VARIABLE, kept_folder, run_folder
 
@@ -142,7 +142,7 @@ def test_a_sweep_in_a_bucket_goes_on_from_any_machine(
         seen = bring(open_place(place, "driver"))
         rows = [*csv.DictReader((seen / "results.csv").open())]
         assert len(rows) == 2 and all(float(row["psnr"]) > 0 for row in rows)
-        assert moebius.InpaintPipeline.from_pretrained(seen / "model")
+        assert moebius.InpaintPipeline.from_pretrained(join(place, "model"))
         logged.append(RunFolder(seen / "promoted").read_metrics())
         trained.append((seen / "trials" / "lmi_dw_mixffn" / "metrics.jsonl").stat().st_mtime_ns)
     assert trained[0] == trained[1], "a finished trial was repeated"

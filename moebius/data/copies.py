@@ -20,14 +20,16 @@ from urllib.parse import urlsplit, urlunsplit
 
 from moebius.data.shards.storage import PARTIAL, first_line, open_files
 
-Role = Literal["driver", "worker"]
-"""Who works on a copy: both may be of one run and on one machine, and only one of them writes."""
+Role = Literal["driver", "worker", "reader", "outline"]
+"""Whose copy it is. A run's driver, workers and readers may share a machine; only one writes."""
 
 VARIABLE = "MOEBIUS_COPIES"
 """Where copies lie; by default `~/.cache/moebius/copies`."""
 ORIGIN = ".origin"
 """File in a copy that holds its URL."""
 LOCK = ".lock"
+OUTLINED = 1 << 20
+"""Bytes of a file above which an outline has its name and size alone."""
 SIGNS = ("manifest.json", "result.json")
 """Files that say that others are whole: published after those."""
 AT_ONCE = 4
@@ -51,6 +53,8 @@ def is_url(place: str | Path) -> bool:
 
 def join(place: str, *names: str) -> str:
     """A place below another: a URL keeps its query."""
+    if not is_url(place):
+        return str(Path(place, *names))
     parts = urlsplit(place)
     return urlunsplit(parts._replace(path=str(PurePosixPath(parts.path or "/", *names))))
 
@@ -116,13 +120,16 @@ def forget(path: Path) -> None:
 # --- to and fro -------------------------------------------------------------------------------
 
 
-def bring(path: Path, without: Collection[str] = (), keep: bool = False) -> Path:
+def bring(
+    path: Path, without: Collection[str] = (), keep: bool = False, large: int | None = None
+) -> Path:
     """Makes a file or folder of a copy what the store holds, and returns it.
 
     Args:
         path: in a copy; anything else is left alone.
         without: names of folders to leave as they are, at any depth.
         keep: leave what the store does not hold: others may be about to publish it.
+        large: bytes above which a file comes as so many zeros; only for an outline.
 
     Raises:
         OSError: the store does not answer.
@@ -136,9 +143,42 @@ def bring(path: Path, without: Collection[str] = (), keep: bool = False) -> Path
             if name not in there and not keep:
                 _under(path, name).unlink(missing_ok=True)
         changed = [name for name, info in there.items() if not _same(_under(path, name), info)]
-        _at_once(lambda name: origin.fetch(_under(path, name), there[name]), changed)
+        _at_once(lambda name: origin.fetch(_under(path, name), there[name], large), changed)
         _remove_empty(path)
     return path
+
+
+def here(source: str) -> str:
+    """What a name stands for on this machine: of a URL a reader's copy, else the name itself.
+
+    Raises:
+        ValueError: the store does not answer, or holds nothing there.
+    """
+    if not is_url(source):
+        return source
+    copy = open_place(source, "reader")
+    try:
+        bring(copy)
+    except OSError as error:
+        raise ValueError(f"{source} cannot be read: {error}") from None
+    if not _local(copy, ()):
+        raise ValueError(f"nothing is at {source}")
+    return str(copy)
+
+
+def outline(place: str | Path) -> Path:
+    """A folder to look at: of a URL a copy in which what is large has its name and size alone.
+
+    Raises:
+        ValueError: the store does not answer.
+    """
+    if not is_url(place):
+        return Path(place)
+    copy = open_place(str(place), "outline")
+    try:
+        return bring(copy, large=OUTLINED)
+    except OSError as error:
+        raise ValueError(f"{place} cannot be read: {error}") from None
 
 
 def glance(path: Path) -> None:
@@ -247,13 +287,16 @@ class _Origin:
 
         return _patient(look)
 
-    def fetch(self, path: Path, info: Any) -> None:
+    def fetch(self, path: Path, info: Any, large: int | None = None) -> None:
         files, target = self._target(path)
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_name(f".{path.name}.{os.getpid()}{PARTIAL}")
 
         def copy() -> None:
             with files.open_input_stream(target) as source, partial.open("wb") as file:
+                if large is not None and info.size > large:
+                    file.truncate(info.size)
+                    return
                 shutil.copyfileobj(source, file, BLOCK)
 
         try:

@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Literal
 
-from moebius.data.copies import publish
+from moebius.data.copies import is_copy, publish
 from moebius.distill.run_folder import write_text
 
 MARK = ".process.json"
@@ -50,6 +50,9 @@ def occupied(folder: Path) -> Iterator[None]:
 def occupation(folder: Path) -> Literal["held", "perhaps", "free"]:
     """Whether a process works on a folder; perhaps, where its lock cannot be seen from here."""
     path = folder / MARK
+    if is_copy(folder):  # those who work on it have others
+        fresh = path.is_file() and time.time() - last_trace(folder) <= FRESH_S
+        return "perhaps" if fresh else "free"
     try:
         with path.open() as mark:
             seen = _host(mark.read()) == platform.node()

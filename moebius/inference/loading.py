@@ -12,6 +12,7 @@ import torch
 from huggingface_hub import snapshot_download
 from safetensors import SafetensorError
 
+from moebius.data.copies import here
 from moebius.models.codec import load_codec
 from moebius.models.denoiser import Denoiser
 from moebius.models.loading import load_denoiser
@@ -43,12 +44,12 @@ class FoundModel:
 
 
 def find_model(name: str, variant: str | None = None, local_files_only: bool = False) -> FoundModel:
-    """Look in a local folder of that name, else on the Hub.
+    """Look in a local folder of that name or at that URL, else on the Hub.
 
     Raises:
         ValueError: there is neither, or no model in it.
     """
-    folder = Path(name)
+    folder = Path(here(name))
     if not folder.is_dir():
         if re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", name) is None:
             raise ValueError(f"model folder {name} not found")

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 import moebius
-from moebius.data.copies import bring, open_place
+from moebius.data.copies import bring, join, open_place
 from moebius.distill.run_folder import RunFolder
 
 # Generous: other programs may share the two cores.
@@ -78,7 +78,7 @@ def test_a_sweep_and_a_distillation_of_two_workers_spread_over_three_nodes(
     out = bring(open_place(place, "driver"))
     assert len(list(out.glob("trials/*/result.json"))) == 3
     assert RunFolder(out / "promoted").read_metrics()[-1]["loss/coarse"] > 0
-    assert moebius.InpaintPipeline.from_pretrained(out / "model")
+    assert moebius.InpaintPipeline.from_pretrained(join(place, "model"))
 
 
 def test_storage_that_a_node_does_not_see_is_found_before_the_run(

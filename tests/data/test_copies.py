@@ -12,10 +12,12 @@ from moebius.data.copies import (
     discard,
     forget,
     glance,
+    here,
     is_copy,
     join,
     names_there,
     open_place,
+    outline,
     parent_of,
     place_of,
     probe,
@@ -219,6 +221,25 @@ def test_one_file_is_glanced_at_now_and_then(run: Path, place: str, monkeypatch)
     monkeypatch.setattr(copies._Origin, "listing", lambda *_: (_ for _ in ()).throw(OSError("x")))
     glance(seen)
     assert seen.read_text() == "one\ntwo\n"
+
+
+def test_a_name_stands_for_what_is_here(run: Path, place: str) -> None:
+    publish(run)
+    assert (Path(here(place)) / "metrics.jsonl").read_text() == "one\n"
+    assert here("hustvl/Moebius") == "hustvl/Moebius"
+    with pytest.raises(ValueError, match=r"^nothing is at s3://photos/.*/none\?"):
+        here(join(parent_of(place), "none"))
+
+
+def test_an_outline_has_what_is_large_by_name_and_size(run: Path, place: str, monkeypatch) -> None:
+    monkeypatch.setattr(copies, "OUTLINED", 5)
+    publish(run)
+    seen = outline(place)
+    assert (seen / "metrics.jsonl").read_text() == "one\n"
+    weights = seen / "checkpoints" / "step_000002" / "student.safetensors"
+    assert weights.read_bytes() == b"\0" * len("weights")
+    assert outline("runs") == Path("runs")
+    assert (bring(open_place(place, "reader")) / weights.relative_to(seen)).read_text() == "weights"
 
 
 def test_files_and_copies_can_go(run: Path, place: str) -> None:
