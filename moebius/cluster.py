@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from moebius.data.copies import is_copy, place_of, probe
+from moebius.data.copies import is_copy, place_of
+from moebius.data.origins import probe
 from moebius.data.shards.storage import first_line
 from moebius.storage import VARIABLE
 

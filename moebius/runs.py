@@ -12,7 +12,8 @@ import tyro
 from rich.markup import escape
 
 from moebius.console import guard
-from moebius.data.copies import is_copy, is_url, outline, shown
+from moebius.data.copies import is_copy, outline, shown
+from moebius.data.urls import is_url
 from moebius.distill.checkpoints import checkpoints_of, find_damage
 from moebius.operations.cleaning import plan_cleaning, remove
 from moebius.operations.comparing import differences

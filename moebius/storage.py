@@ -9,8 +9,10 @@ import re
 from pathlib import Path
 from uuid import uuid4
 
-from moebius.data.copies import bring, is_url, join, open_place, parent_of, probe
+from moebius.data.copies import bring, open_place
+from moebius.data.origins import probe
 from moebius.data.shards.storage import first_line
+from moebius.data.urls import is_url, join, parent_of
 
 logger = logging.getLogger(__name__)
 

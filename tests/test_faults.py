@@ -12,7 +12,7 @@ import pytest
 from killing import run_apart, start_apart, sweep, train
 
 from moebius.assembly import train_run
-from moebius.data import copies
+from moebius.data import copies, origins
 from moebius.data.copies import open_place
 from moebius.distill import run_folder
 from moebius.distill.checkpoints import NotSaved, newest_checkpoint
@@ -129,27 +129,27 @@ def test_a_bucket_that_takes_no_checkpoint_stops_the_run_and_keeps_the_one_befor
 ) -> None:
     """Metrics between checkpoints may wait; what the store does not know of is taken again."""
     monkeypatch.setenv(copies.VARIABLE, str(tmp_path / "copies"))
-    monkeypatch.setattr(copies, "WAITS_S", (0.0,))
+    monkeypatch.setattr(origins, "WAITS_S", (0.0,))
     monkeypatch.setattr(run_folder, "PUBLISH_EVERY_S", 0.0)
-    run, plain = open_place(bucket.format("refused/run"), "worker"), copies._Origin.send
+    run, plain = open_place(bucket.format("refused/run"), "worker"), origins.Origin.send
 
     refuses = ["metrics.jsonl"]
 
-    def send(self: copies._Origin, path: Path) -> None:
+    def send(self: origins.Origin, path: Path) -> None:
         if path.name in refuses[:1]:
             raise OSError(f"no room for {refuses.pop()}")
         if path.parent.name == "step_000004":
             raise OSError("quota exceeded")
         plain(self, path)
 
-    monkeypatch.setattr(copies._Origin, "send", send)
+    monkeypatch.setattr(origins.Origin, "send", send)
     with pytest.raises(NotSaved) as caught:
         train_run(read_recipe(recipe), run, tmp_path)
     (line,) = str(caught.value).splitlines()
     assert "refused/run/checkpoints/step_000004" in line and "(quota exceeded)" in line
     (behind,) = [r.getMessage() for r in caplog.records if "is behind" in r.getMessage()]
     assert behind.endswith("is behind: no room for metrics.jsonl")
-    monkeypatch.setattr(copies._Origin, "send", plain)
+    monkeypatch.setattr(origins.Origin, "send", plain)
     result = train_run(read_recipe(recipe), run, tmp_path)
     assert result["step"] == 6 and weights(run) == weights(undisturbed)
     whole = {path.name for path in whole_there(run / "checkpoints")}

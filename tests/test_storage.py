@@ -12,7 +12,8 @@ import pytest
 import moebius
 from moebius import runs
 from moebius.data import copies
-from moebius.data.copies import bring, join, open_place, place_of, publish
+from moebius.data.copies import bring, open_place, place_of, publish
+from moebius.data.urls import join
 from moebius.distill.run_folder import RunFolder
 from moebius.storage import VARIABLE, kept_folder, run_folder
 

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 import moebius
-from moebius.data.copies import bring, join, open_place
+from moebius.data.copies import bring, open_place
+from moebius.data.urls import join
 from moebius.distill.run_folder import RunFolder
 
 # Generous: other programs may share the two cores.

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from moebius.data import copies
+from moebius.data import copies, origins
 from moebius.data.copies import (
     bring,
     discard,
@@ -14,16 +14,15 @@ from moebius.data.copies import (
     glance,
     here,
     is_copy,
-    join,
     names_there,
     open_place,
     outline,
-    parent_of,
     place_of,
-    probe,
     publish,
     shown,
 )
+from moebius.data.origins import probe
+from moebius.data.urls import join, parent_of
 
 pytest.importorskip("pyarrow")
 
@@ -31,7 +30,7 @@ pytest.importorskip("pyarrow")
 @pytest.fixture(autouse=True)
 def own_copies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(copies.VARIABLE, str(tmp_path / "copies"))
-    monkeypatch.setattr(copies, "WAITS_S", (0.0, 0.0))
+    monkeypatch.setattr(origins, "WAITS_S", (0.0, 0.0))
 
 
 @pytest.fixture
@@ -60,7 +59,7 @@ def write(path: Path, text: str) -> None:
 def files(folder: Path) -> dict[str, str]:
     """Texts of a copy's files, without what is its own."""
     found = [path for path in folder.rglob("*") if path.is_file()]
-    own = (copies.ORIGIN, copies.LOCK)
+    own = (origins.ORIGIN, origins.LOCK)
     return {str(p.relative_to(folder)): p.read_text() for p in found if p.name not in own}
 
 
@@ -78,6 +77,7 @@ def test_a_copy_knows_where_it_comes_from(place: str, tmp_path: Path) -> None:
     assert worker != driver and is_copy(worker / "any" / "file")
     assert place_of(worker / "model") == shown(worker / "model") == join(place, "model")
     assert open_place(join(place, "trials", "1"), "worker") == worker / "trials" / "1"
+    assert open_place(place.replace("run?", "run/?"), "worker") == worker
     assert not (worker / "trials").exists(), "what lies in a copy is one"
     plain = tmp_path / "plain"
     assert open_place(str(plain), "worker") == plain and not is_copy(plain)
@@ -117,13 +117,13 @@ def test_a_driver_leaves_checkpoints_where_they_are(run: Path, place: str) -> No
 
 def test_only_what_changed_travels(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     publish(run)
-    sent, plain = [], copies._Origin.send
+    sent, plain = [], origins.Origin.send
 
-    def send(self: copies._Origin, path: Path) -> None:
+    def send(self: origins.Origin, path: Path) -> None:
         sent.append(path.name)
         plain(self, path)
 
-    monkeypatch.setattr(copies._Origin, "send", send)
+    monkeypatch.setattr(origins.Origin, "send", send)
     publish(run)
     assert sent == []
     (run / "metrics.jsonl").write_text("two\n")  # as long as before
@@ -163,13 +163,13 @@ def test_signs_of_being_whole_go_last_and_leave_first(run: Path, monkeypatch) ->
     """A process that is killed in between leaves nothing that looks whole and is not."""
     order = []
     for verb in ("send", "delete"):
-        plain = getattr(copies._Origin, verb)
+        plain = getattr(origins.Origin, verb)
 
         def noted(self, path: Path, verb=verb, plain=plain) -> None:
             order.append((verb, path.name))
             plain(self, path)
 
-        monkeypatch.setattr(copies._Origin, verb, noted)
+        monkeypatch.setattr(origins.Origin, verb, noted)
     monkeypatch.setattr(copies, "AT_ONCE", 1)
     write(run / "result.json", "{}")
     publish(run)
@@ -184,7 +184,7 @@ def test_signs_of_being_whole_go_last_and_leave_first(run: Path, monkeypatch) ->
 
 
 def test_a_store_that_refuses_is_asked_again(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    tries, plain = [], copies.shutil.copyfileobj
+    tries, plain = [], origins.shutil.copyfileobj
 
     def fails_twice(*args) -> None:
         tries.append(1)
@@ -192,7 +192,7 @@ def test_a_store_that_refuses_is_asked_again(run: Path, monkeypatch: pytest.Monk
             raise OSError("busy\nmore")
         plain(*args)
 
-    monkeypatch.setattr(copies.shutil, "copyfileobj", fails_twice)
+    monkeypatch.setattr(origins.shutil, "copyfileobj", fails_twice)
     publish(run / "metrics.jsonl")
     assert len(tries) == 3 and names_there(run) == ["metrics.jsonl"]
     tries[:] = []
@@ -201,7 +201,7 @@ def test_a_store_that_refuses_is_asked_again(run: Path, monkeypatch: pytest.Monk
     def fails(*args) -> None:
         raise OSError("busy\nmore")
 
-    monkeypatch.setattr(copies.shutil, "copyfileobj", fails)
+    monkeypatch.setattr(origins.shutil, "copyfileobj", fails)
     with pytest.raises(OSError, match=r"^busy$"):
         publish(run / "metrics.jsonl")
 
@@ -218,7 +218,7 @@ def test_one_file_is_glanced_at_now_and_then(run: Path, place: str, monkeypatch)
     monkeypatch.setattr(copies, "GLANCE_S", 0.0)
     glance(seen)
     assert seen.read_text() == "one\ntwo\n"
-    monkeypatch.setattr(copies._Origin, "listing", lambda *_: (_ for _ in ()).throw(OSError("x")))
+    monkeypatch.setattr(origins.Origin, "listing", lambda *_: (_ for _ in ()).throw(OSError("x")))
     glance(seen)
     assert seen.read_text() == "one\ntwo\n"
 
