@@ -1,6 +1,8 @@
 """What the doors share on a terminal: one-line errors, quiet logs, a progress bar over a run."""
 
 import logging
+import os
+import select
 import sys
 import threading
 import time
@@ -32,10 +34,21 @@ def guard(main: Callable[[], None]) -> None:
         main()
     except ValueError as error:
         sys.exit(_say(f"error: {error}", 2))
+    except BrokenPipeError as error:
+        if not _unread():
+            sys.exit(_say(f"failed: {error}", 1))
+        os._exit(141)  # as of a program that SIGPIPE ends; nobody reads the rest
     except (RuntimeError, FloatingPointError, OSError) as error:
         sys.exit(_say(f"failed: {error}", 1))
     except KeyboardInterrupt:
         sys.exit(_say("stopped; the same command goes on from the last checkpoint", 130))
+
+
+def _unread() -> bool:
+    """Whether who read this process's output has left: `... | head`."""
+    pipe = select.poll()
+    pipe.register(1, 0)
+    return any(event & select.POLLERR for _, event in pipe.poll(0))
 
 
 def _say(text: str, code: int) -> int:

@@ -1,6 +1,8 @@
 """What the doors share: exit codes, and the progress of runs read from their folders."""
 
 import io
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -45,6 +47,31 @@ def test_failures_are_one_line_and_a_code(error: BaseException, code: int, line:
         guard(door)
     assert caught.value.code == code
     assert capsys.readouterr() == ("", line)
+
+
+def test_a_reader_that_leaves_is_no_failure() -> None:
+    """As `python -m moebius.runs list | head` ends."""
+    program = (
+        "from moebius.console import guard\nguard(lambda: [print(n) for n in range(100_000)])\n"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None and process.stderr is not None
+    assert process.stdout.readline() == "0\n"
+    process.stdout.close()
+    assert process.stderr.read() == ""
+    assert process.wait() == 141
+
+
+def test_a_broken_pipe_elsewhere_is_one(capsys) -> None:
+    def door() -> None:
+        raise BrokenPipeError(32, "Broken pipe")
+
+    with pytest.raises(SystemExit) as caught:
+        guard(door)
+    assert caught.value.code == 1
+    assert capsys.readouterr() == ("", "failed: [Errno 32] Broken pipe\n")
 
 
 def test_success_is_silent_and_mistakes_of_ours_are_not_hidden(capsys):

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Literal
 
 from moebius.data.copies import is_copy, publish
+from moebius.data.origins import local_files
 from moebius.distill.run_folder import write_text
 
 MARK = ".process.json"
@@ -70,6 +71,8 @@ def occupation(folder: Path) -> Literal["held", "perhaps", "free"]:
 def last_trace(folder: Path) -> float:
     """When work in a folder last changed something, seconds since the epoch; 0 for never."""
     paths = [folder / name for name in TRACES]
+    if is_copy(folder):  # its folders are as old as the copy
+        paths = [folder / name for name in local_files(folder, ())]
     return max((path.stat().st_mtime for path in paths if path.exists()), default=0.0)
 
 
