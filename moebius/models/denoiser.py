@@ -87,7 +87,8 @@ class Denoiser(ModelMixin, ConfigMixin):
 
         Args:
             dtype: of weights and work, such as `torch.bfloat16`; `None` keeps this denoiser's.
-            compile: run through `torch.compile`, or without it where it fails, with a notice.
+            compile: run through `torch.compile`, or without it where it fails, with a notice. On
+                two cores the first step takes minutes, and those after it no less than without.
             graph: run through CUDA graphs, or without them likewise.
         """
         from moebius.models.optimized import OptimizedDenoiser

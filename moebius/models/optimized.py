@@ -18,6 +18,8 @@ from moebius.models.inference_forms import use_inference_forms
 
 logger = logging.getLogger(__name__)
 
+RECOMPILES = 64
+"""Shapes that a compiler takes one block's code in; ours have fewer than twenty."""
 CONTEXTS = 8
 """Contexts that are kept: one for each batch of categories that a sampler alternates between."""
 
@@ -56,7 +58,7 @@ class OptimizedDenoiser(nn.Module):
         self._contexts: dict[tuple[Any, ...], Tensor] = {}
         self._faster: _Attempt | None = None
         if compiled:
-            self._faster = _Attempt("torch.compile", torch.compile(self.unet), self.unet)
+            self._faster = _Attempt("torch.compile", _compiled(self.unet), self.unet)
         if graphed:
             plain = self._faster or self.unet
             self._faster = _Attempt("CUDA graphs", Graphed(plain), plain)
@@ -124,6 +126,17 @@ class _Attempt:
                 logger.warning("%s failed, going on without: %s", self.name, reason)
                 self.run = self.plain
         return self.plain(*inputs)
+
+
+def _compiled(model: nn.Module) -> Callable[..., Any]:
+    """`torch.compile` of all of a model: its blocks share code, and beyond 8 shapes it gives up."""
+    compiled = torch.compile(model)
+
+    def run(*inputs: Tensor) -> Any:
+        with torch._dynamo.config.patch(recompile_limit=RECOMPILES):
+            return compiled(*inputs)
+
+    return run
 
 
 def _usable(dtype: torch.dtype, device: torch.device) -> torch.dtype:

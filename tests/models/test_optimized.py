@@ -124,6 +124,23 @@ def test_a_compiler_that_fails_leaves_a_line_and_the_result(monkeypatch, caplog)
     ]
 
 
+def test_a_compiler_takes_every_shape_of_the_blocks(monkeypatch) -> None:
+    """Its own limit is 8, beyond which it runs the rest uncompiled."""
+    seen = []
+
+    def noted(module: nn.Module):
+        def run(*inputs):
+            seen.append(torch._dynamo.config.recompile_limit)
+            return module(*inputs)
+
+        return run
+
+    monkeypatch.setattr(torch, "compile", noted)
+    limit = torch._dynamo.config.recompile_limit
+    run(trained("lmi_dw_mixffn").optimized(compile=True))
+    assert seen == [optimized.RECOMPILES] and torch._dynamo.config.recompile_limit == limit
+
+
 def test_without_a_gpu_graphs_leave_a_line_and_the_result(caplog) -> None:
     model = trained("lmi_dw_mixffn")
     fast = model.optimized(graph=True)
