@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from moebius.blocks.products import Conv2d
 from moebius.models.denoiser import Denoiser, DenoiserOutput
 from moebius.models.fused_products import BFLOAT16
 from moebius.models.graphed import Graphed
@@ -51,7 +52,9 @@ class OptimizedDenoiser(nn.Module):
         self.project = self.unet.encoder_hid_proj
         self.unet.encoder_hid_proj = nn.Identity()  # contexts are kept as they come out of it
         for module in self.modules():
-            if isinstance(module, nn.Conv2d):
+            # On a CPU ours take weights as rows, which channels-last ones were copied to each step.
+            rows = isinstance(module, Conv2d) and denoiser.device.type == "cpu"
+            if isinstance(module, nn.Conv2d) and not rows:
                 module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         if dtype is not None:
             self.to(_usable(dtype, denoiser.device))

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 import moebius
+from moebius.blocks.products import Conv2d
 from moebius.models import optimized
 from moebius.models.architectures import NAMES
 from moebius.models.denoiser import Denoiser, category_ids
@@ -97,6 +98,17 @@ def test_bfloat16_stays_near_and_hands_out_what_came_in() -> None:
     actual, expected = run(fast).sample, run(model).sample
     assert actual.dtype == torch.float32
     assert 0 < relative(actual, expected) < 0.1
+
+
+def test_convolutions_of_small_maps_copy_no_weights() -> None:
+    convs = [
+        module
+        for module in trained("gla_ca_conv_ffn").optimized().modules()
+        if isinstance(module, Conv2d) and module.kernel_size == (3, 3)
+    ]
+    assert len(convs) > 10
+    for conv in convs:
+        assert conv.weight.flatten(1).data_ptr() == conv.weight.data_ptr()
 
 
 def test_a_cpu_without_bfloat16_is_told(monkeypatch, caplog) -> None:
