@@ -51,13 +51,13 @@ class OptimizedDenoiser(nn.Module):
         self.lcg, self.unet = model.lcg, model.unet
         self.project = self.unet.encoder_hid_proj
         self.unet.encoder_hid_proj = nn.Identity()  # contexts are kept as they come out of it
-        for module in self.modules():
-            # On a CPU ours take weights as rows, which channels-last ones were copied to each step.
-            rows = isinstance(module, Conv2d) and denoiser.device.type == "cpu"
-            if isinstance(module, nn.Conv2d) and not rows:
-                module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         if dtype is not None:
             self.to(_usable(dtype, denoiser.device))
+        by_rows = denoiser.device.type == "cpu" and self.dtype == torch.float32
+        for module in self.modules():
+            # Products take weights as rows; channels-last ones would be copied to rows each step.
+            if isinstance(module, nn.Conv2d) and not (by_rows and isinstance(module, Conv2d)):
+                module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._contexts: dict[tuple[Any, ...], Tensor] = {}
         self._faster: _Attempt | None = None
         if compiled:
