@@ -62,11 +62,11 @@ def encode(
         ValueError: bad input, or another set in `out`.
     """
     quiet()
-    chosen = pick_device(device, on_ray=workers > 0)
     samples = make_samples(recipe)
     encoding = describe_encoding(
         samples, load_codec(recipe.codec), recipe.data.source, masks, shard_draws
     )
+    chosen = pick_device(device, on_ray=workers > 0)
     storage = open_storage(out)
     todo = claim(storage, encoding)
     advance = begin("latents", sum(len(encoding.numbers(number)) for number in todo))

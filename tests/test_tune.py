@@ -19,7 +19,7 @@ pytest.importorskip("ray")
 
 EXPERIMENTS = [
     {"label": "1", "overrides": {"arch": "gla_ca_conv_ffn", "distill.losses": ["task"]}},
-    {"label": "broken", "overrides": {"init_from": "/nowhere.bin"}},
+    {"label": "broken", "overrides": {"init_from": __file__}},
     {"label": "9", "overrides": {"arch": "lmi_dw_mixffn"}},
 ]
 
@@ -67,7 +67,7 @@ def test_a_sweep_reports_failures_promotes_and_goes_on_when_killed(
     assert "9 promoted" in table or "1 promoted" in table
     rows = list(csv.DictReader((out / "results.csv").open()))
     assert [row["experiment"] for row in rows[:3]] == ["1", "broken", "9"]
-    assert rows[1]["error"].endswith("give a model folder, a released file or a Hub name")
+    assert rows[1]["error"].endswith("give a .safetensors file, or a .bin of tensors")
     assert all(float(rows[n]["psnr_hole"]) > 0 for n in (0, 2, 3))
     assert "failed: " in (out / "results.md").read_text()
     for picture in ("results.png", "pictures.png"):
