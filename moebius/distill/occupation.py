@@ -50,7 +50,7 @@ def occupied(folder: Path) -> Iterator[None]:
         try:
             yield
         except Exception:
-            write_text(folder / ERROR, traceback.format_exc())
+            write_text(folder / ERROR, traceback.format_exc().rstrip() + "\n")
             with suppress(OSError):  # that its store does not answer may be why
                 publish(folder / ERROR)
             raise
