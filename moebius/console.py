@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from huggingface_hub.utils.logging import set_verbosity_error
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -30,6 +31,7 @@ def guard(main: Callable[[], None]) -> None:
     handler = logging.StreamHandler()
     handler.setFormatter(_Discreet("%(levelname)s %(name)s: %(message)s"))
     logging.basicConfig(level=logging.WARNING, handlers=[handler])
+    set_verbosity_error()  # it tells every retry, and the error at the end says why
     try:
         main()
     except ValueError as error:

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from moebius.assembly import make_samples
+from moebius.cluster import check_shared
 from moebius.config import Recipe
 from moebius.console import Begin, bars, guard, silent
 from moebius.data.shards.index import Encoding, Index, describe_encoding
@@ -59,14 +60,16 @@ def encode(
         The finished index, and the names of unreadable photographs that others stand in for.
 
     Raises:
-        ValueError: bad input, or another set in `out`.
+        ValueError: bad input, another set in `out`, or a node that does not see it.
     """
     quiet()
-    chosen = pick_device(device, on_ray=workers > 0)
     samples = make_samples(recipe)
     encoding = describe_encoding(
         samples, load_codec(recipe.codec), recipe.data.source, masks, shard_draws
     )
+    chosen = pick_device(device, on_ray=workers > 0)
+    if workers and "://" not in out:
+        check_shared(Path(out))
     storage = open_storage(out)
     todo = claim(storage, encoding)
     advance = begin("latents", sum(len(encoding.numbers(number)) for number in todo))
@@ -118,7 +121,7 @@ def writer(job: Job) -> ShardWriter:
 def report(make: ShardWriter, row: Mapping[str, Any]) -> Row:
     """Makes one shard and says what came of it."""
     count = make(int(row["shard"]))
-    return {"count": count, "unreadable": make.samples.unreadable, "refused": ""}
+    return {"count": count, "unreadable": make.samples.unreadable}
 
 
 class RayWorker:
@@ -129,11 +132,8 @@ class RayWorker:
         self.make = writer(job)
 
     def __call__(self, row: Row) -> Row:
-        """Makes one shard; bad input comes back as its message, whole."""
-        try:
-            return report(self.make, row)
-        except ValueError as error:
-            return {"count": 0, "unreadable": [], "refused": str(error)}
+        """Makes one shard."""
+        return report(self.make, row)
 
 
 # --- the command ----------------------------------------------------------------------------

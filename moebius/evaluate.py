@@ -11,6 +11,7 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
+from moebius.cluster import check_shared
 from moebius.config import Polarity, Scoring, parse
 from moebius.console import Begin, bars, guard, silent
 from moebius.distill.occupation import occupied
@@ -64,11 +65,14 @@ def evaluate(
         What `out/<method>/result.json` holds.
 
     Raises:
-        ValueError: files or weights that are missing or do not fit, or other settings in `out`.
+        ValueError: files or weights that are missing or do not fit, other settings in `out`, or a
+            node that does not see it.
     """
     quiet()
     protocol, out = resolve_protocol(scoring), out.absolute()
     device = pick_device(scoring.device, on_ray=workers > 0)
+    if workers:
+        check_shared(out)
     # Asked before hours are spent.
     suite = MetricSuite(protocol.metrics, weights=scoring.weights, device=device)
     weights = suite.provenance()
@@ -134,11 +138,8 @@ class RayWorker:
         self.worker = Worker(job)
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
-        """Works through one shard; bad input comes back as its message, whole."""
-        try:
-            return {"count": self.worker(Shard.of(row)), "refused": ""}
-        except ValueError as error:
-            return {"count": 0, "refused": str(error)}
+        """Works through one shard."""
+        return {"count": self.worker(Shard.of(row))}
 
 
 # --- the command ----------------------------------------------------------------------------

@@ -12,6 +12,9 @@ from moebius.train import start_ray
 MAX_BLOCKS = 1024
 """Of Ray Data; a row is seen as done when its block is."""
 
+REFUSED = "refused"
+"""Key of a row: why its worker did nothing."""
+
 Row = dict[str, Any]
 
 
@@ -33,7 +36,7 @@ def pick_device(name: str, on_ray: bool) -> Literal["cpu", "cuda"]:
 
 
 def work_through(
-    worker: type[Callable[[Row], Row]],
+    worker: Callable[[Any], Callable[[Row], Row]],
     job: Any,
     rows: Sequence[Row],
     workers: int,
@@ -43,7 +46,7 @@ def work_through(
     """Has a pool of actors work through rows; what they make of them, in any order.
 
     Args:
-        worker: built once an actor, from the job; what it refuses stands under "refused".
+        worker: built once an actor, from the job.
         job: it travels to the actors.
         rows: what is to do.
         workers: actors.
@@ -52,6 +55,7 @@ def work_through(
 
     Raises:
         ValueError: the cluster is too small, or a worker met bad input.
+        TimeoutError: a worker met a file that hangs.
         RuntimeError: a worker failed.
     """
     import ray
@@ -62,19 +66,33 @@ def work_through(
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     DataContext.get_current().enable_progress_bars = False
     data = ray.data.from_items(list(rows), override_num_blocks=min(len(rows), MAX_BLOCKS)).map(
-        worker,
-        fn_constructor_args=(job,),
+        Actor,
+        fn_constructor_args=(worker, job),
         compute=ActorPoolStrategy(size=workers),
         num_cpus=cpus,
         num_gpus=gpus,
     )
     try:
         for row in data.iter_rows():
-            if row["refused"]:
-                raise ValueError(row["refused"])
+            if row[REFUSED]:
+                raise (TimeoutError if row["hangs"] else ValueError)(row[REFUSED])
             yield row
     except ray.exceptions.RayError as error:
         raise RuntimeError(last_line(error)) from error
+
+
+class Actor:
+    """A worker whose word on its input comes back whole: Ray would wrap it into pages."""
+
+    def __init__(self, worker: Callable[[Any], Callable[[Row], Row]], job: Any) -> None:
+        self.work = worker(job)
+
+    def __call__(self, row: Row) -> Row:
+        """What the worker makes of a row, or why it does not."""
+        try:
+            return {**self.work(row), REFUSED: "", "hangs": False}
+        except (ValueError, TimeoutError) as error:
+            return {REFUSED: str(error), "hangs": isinstance(error, TimeoutError)}
 
 
 def fit_pool(workers: int, gpus: int, total: Mapping[str, float], cpus: int = 1) -> None:

@@ -5,6 +5,7 @@ Ray's own retry is off: it says nothing, retries what Python raises, and is the 
 
 import re
 import time
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -59,8 +60,8 @@ def fit(make_trainer: Callable[[], Any], checkpoints: Path) -> None:
         _release_groups()
 
 
-def last_line(error: BaseException) -> str:
-    """The last line of the innermost failure that Ray wrapped."""
+def last_line(error: BaseException | str) -> str:
+    """The last line of the innermost failure that Ray wrapped, or of what was said of one."""
     lines = [line for line in str(error).splitlines() if line.strip()]
     return lines[-1].strip() if lines else type(error).__name__
 
@@ -89,21 +90,23 @@ def _what_workers_met(failures: dict[int, Exception]) -> str:
     Raises:
         RuntimeError: nothing was lost; the message is the worker's.
     """
-    from ray.train.v2._internal.exceptions import UserExceptionWithTraceback
+    from ray.exceptions import RayError
+    from ray.train.v2.api.exceptions import RayTrainError
 
-    raised, lost = dict[int, UserExceptionWithTraceback](), list[int]()
+    raised, lost = list[Exception](), list[int]()
     for rank, failure in sorted(failures.items()):
-        if isinstance(failure, UserExceptionWithTraceback):
-            raised[rank] = failure
-        else:
+        # What a worker raises comes as it is, though in the worker Ray wraps it.
+        if isinstance(failure, (RayTrainError, RayError)):
             lost.append(rank)
-    for failure in raised.values():
+        else:
+            raised.append(failure)
+    for failure in raised:
         # Before what its peers raise because of it, and because they lost a peer.
-        if isinstance(failure._base_exc, FINAL):
-            raise RuntimeError(last_line(failure._base_exc)) from failure
+        if isinstance(failure, FINAL):
+            raise RuntimeError(last_line(failure)) from failure
     if not lost:
-        first = next(iter(raised.values()))
-        raise RuntimeError(last_line(first)) from first
+        said = "".join(traceback.format_exception_only(raised[0]))
+        raise RuntimeError(last_line(said)) from raised[0]
     return f"worker {', '.join(map(str, lost))} of the run was lost"
 
 

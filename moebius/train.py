@@ -32,6 +32,7 @@ from moebius.models.denoiser import build
 from moebius.operations.gauges import gauged
 from moebius.recipes import read_recipe, teacher_folder, teacher_recipe
 from moebius.restarts import fit
+from moebius.sources import check_sources
 from moebius.storage import LEFT_THERE, run_folder
 
 # --- on Ray ---------------------------------------------------------------------------------
@@ -265,6 +266,7 @@ def main(options: Options) -> None:
     for what in made_up(recipe):
         console.print(f"[yellow]made-up {what}: figures are for demonstration only[/]")
     workers = Workers(most, options.cpus_per_worker, options.gpus_per_worker, least)
+    check_sources(recipe)
     start_ray()
     shared = folder.parent
     check_shared(shared)

@@ -19,6 +19,7 @@ from moebius.evaluation.tables import PLANNED
 from moebius.planning import plan, planner
 from moebius.planning.machines import load_machine
 from moebius.scoring import resolve_protocol
+from moebius.sources import check_sources
 from moebius.storage import kept_folder, run_folder
 from moebius.sweeps.report import PIPE_WIDTH, Report, print_rows, setting, write_best, write_tables
 from moebius.sweeps.running import (
@@ -106,6 +107,8 @@ def main(options: Options) -> None:
         return
     if missing:
         raise ValueError(f"sweep {options.sweep} still needs {'; '.join(missing)}")
+    for recipe in recipes:
+        check_sources(recipe)
     for what in sorted({w for recipe in recipes for w in made_up(recipe)}):
         console.print(f"[yellow]made-up {what}: figures are for demonstration only[/]")
     if needs_latency(sweep):

@@ -16,6 +16,20 @@ CONTEXT = multiprocessing.get_context("forkserver")
 CHANGES = {"os.mkdir", "os.rename", "os.remove", "os.rmdir", "shutil.rmtree", "shutil.copyfile"}
 """Events of Python's audit that change files."""
 CONTEXT.set_forkserver_preload(["moebius.torchvision_schemas", "moebius.tune"])
+KILLED = -9
+"""Exit code of what was killed."""
+
+QUICKSTART = Path(__file__).parents[1] / "ablations" / "quickstart.yaml"
+SHRUNKEN = (
+    "recipe.model={widths: [8, 8, 16], norm_groups: 8, heads: 4, lcg_dim: 16, context_dim: 8, "
+    "latent_size: 8}",
+    "recipe.teacher.train={model: {widths: [8, 8, 16, 16]}, training: {steps: 4}}",
+    "recipe.data={size: 64, short_side: [64, 96], cache: 16}",
+    "recipe.training={steps: 6, global_batch: 4, log_every: 2, checkpoint_every: 2}",
+    "recipe.validation={pairs: 2, steps: 2, pictures: 2}",
+    "promote.overrides={training.steps: 10}",
+)
+"""Overrides that make it seconds long."""
 
 
 def start_apart(target: Callable[..., None], *args: Any) -> Any:
@@ -99,3 +113,21 @@ def hang(folder: Path, limit: float) -> None:
     with ends_when_stalled(folder, limit):
         RunFolder(folder).log({"step": 2})
         time.sleep(600)
+
+
+# --- what a run or sweep has left ---------------------------------------------------------------
+
+
+def weights(folder: Path) -> bytes:
+    """Of the model that a run or sweep has left."""
+    return (folder / "model" / "denoiser" / "diffusion_pytorch_model.safetensors").read_bytes()
+
+
+def outcome(out: Path) -> dict[str, bytes]:
+    """What a sweep is run for: its table, and the promoted weights."""
+    return {"table": (out / "results.csv").read_bytes(), "weights": weights(out)}
+
+
+def logged(out: Path) -> int:
+    """Lines that the runs of a sweep have logged: 16 of the shrunken one, two in its promotion."""
+    return sum(len(path.read_text().splitlines()) for path in out.rglob("metrics.jsonl"))

@@ -1,6 +1,7 @@
 """What the doors share: exit codes, and the progress of runs read from their folders."""
 
 import io
+import logging
 import subprocess
 import sys
 import threading
@@ -141,6 +142,17 @@ def test_progress_ends_with_a_failing_run(run: RunFolder):
     with pytest.raises(RuntimeError), show_progress([Tracked("student", run.path, 20)]):
         raise RuntimeError("the run failed")
     assert threading.active_count() == before
+
+
+def test_the_hubs_retries_are_not_told(capfd) -> None:
+    def door() -> None:
+        logging.getLogger("huggingface_hub.utils._http").warning("Retrying in 8s [Retry 4/5].")
+        raise ValueError("no model at a/b")
+
+    with pytest.raises(SystemExit):
+        guard(door)
+    assert capfd.readouterr().err == "error: no model at a/b\n"
+    assert not logging.getLogger("huggingface_hub").isEnabledFor(logging.WARNING)
 
 
 def test_a_name_with_a_line_end_stays_in_the_one_line(capsys) -> None:

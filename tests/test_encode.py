@@ -20,6 +20,7 @@ from moebius.data.shards.index import describe_encoding, read_index
 from moebius.data.shards.storage import open_storage
 from moebius.encode import Job, Options, RayWorker, describe, encode, main, resolve_options
 from moebius.models.codec import load_codec
+from moebius.pool import Actor
 from moebius.recipes import read_recipe
 from moebius.train import Options as TrainingOptions
 from moebius.train import missing_inputs
@@ -141,6 +142,14 @@ def test_ray_makes_what_is_missing_and_the_same_bytes(made: Path, tmp_path: Path
         assert contents(out) == contents(made) and counted == [3, 3, 3, 3]
         with pytest.raises(ValueError, match="use at most --workers 2"):
             encode(recipe, str(tmp_path / "other"), 3, 3, workers=3)
+        manifest = tmp_path / "photographs.jsonl"
+        manifest.write_text('{"image": "pipe.png", "category": "background"}')
+        os.mkfifo(tmp_path / "pipe.png")
+        hung = {"data.source": str(manifest), "data.timeout_s": 2}
+        with pytest.raises(TimeoutError) as caught:
+            encode(read_recipe("builtin", hung), str(tmp_path / "hung"), 3, 3, workers=1)
+        (line,) = str(caught.value).splitlines()
+        assert line.startswith("reading pipe.png (") and line.endswith("takes longer than 2 s")
     finally:
         ray.shutdown()
 
@@ -151,8 +160,8 @@ def test_a_worker_passes_on_what_it_refuses(tmp_path: Path):
     recipe = read_recipe("builtin", {"data.source": str(tmp_path)})
     encoding = describe_encoding(make_samples(recipe), load_codec("builtin"), "here", 1, 4)
     job = Job(recipe.model_dump(mode="json"), str(tmp_path / "out"), encoding, "cpu")
-    row = RayWorker(job)({"shard": 0})
-    assert row["count"] == 0 and "1 of 1 images are unreadable" in row["refused"]
+    row = Actor(RayWorker, job)({"shard": 0})
+    assert "1 of 1 images are unreadable" in row["refused"] and not row["hangs"]
 
 
 def test_unreadable_photographs_are_named(tmp_path: Path, capsys):

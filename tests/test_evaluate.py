@@ -24,6 +24,7 @@ from moebius.evaluation.benchmark import Benchmark
 from moebius.evaluation.evaluated import EvaluatedFolder
 from moebius.evaluation.methods import DenoiserMethod, MeanMethod, ResultsMethod
 from moebius.evaluation.pixels import read_picture
+from moebius.pool import Actor
 from moebius.scoring import Job, make_shards, open_folder, read_protocol
 
 SIZES = {"widths": [8, 8, 16], "norm_groups": 8, "heads": 4, "lcg_dim": 16, "context_dim": 8}
@@ -154,10 +155,10 @@ def test_a_worker_passes_on_what_it_refuses(tmp_path):
     method = ResultsMethod("theirs", str(theirs))
     sampling = read_protocol("builtin").sampling
     job = Job(method, sampling, benchmark, folder, ["psnr"], None, False, "cpu")
-    worker = RayWorker(job)
-    good, bad = (worker(shard.row()) for shard in make_shards(benchmark, folder, 1, {}))
-    assert good == {"count": 1, "refused": ""}
-    assert bad["count"] == 0 and "cannot read" in bad["refused"]
+    actor = Actor(RayWorker, job)
+    good, bad = (actor(shard.row()) for shard in make_shards(benchmark, folder, 1, {}))
+    assert good["count"] == 1 and not good["refused"]
+    assert "cannot read" in bad["refused"]
 
 
 @pytest.mark.parametrize(

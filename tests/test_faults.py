@@ -9,7 +9,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from killing import run_apart, start_apart, sweep, train
+from killing import (
+    KILLED,
+    QUICKSTART,
+    SHRUNKEN,
+    logged,
+    outcome,
+    run_apart,
+    start_apart,
+    sweep,
+    train,
+    weights,
+)
 
 from moebius.assembly import train_run
 from moebius.data import copies, origins
@@ -19,8 +30,6 @@ from moebius.distill.checkpoints import NotSaved, newest_checkpoint
 from moebius.distill.run_folder import RunFolder
 from moebius.recipes import read_recipe
 from moebius.restarts import whole_there
-
-KILLED = -9
 
 
 @pytest.fixture
@@ -36,11 +45,6 @@ def undisturbed(recipe, tmp_path_factory: pytest.TempPathFactory) -> Path:
     if not folder.exists():
         assert run_apart(train, recipe, folder) == 0
     return folder
-
-
-def weights(folder: Path) -> bytes:
-    """Of the model that a run or sweep has left."""
-    return (folder / "model" / "denoiser" / "diffusion_pytorch_model.safetensors").read_bytes()
 
 
 def steps_taken(folder: Path) -> list[int]:
@@ -156,23 +160,6 @@ def test_a_bucket_that_takes_no_checkpoint_stops_the_run_and_keeps_the_one_befor
     assert whole == {"step_000004", "step_000006"}
 
 
-QUICKSTART = Path(__file__).parents[1] / "ablations" / "quickstart.yaml"
-SHRUNKEN = (
-    "recipe.model={widths: [8, 8, 16], norm_groups: 8, heads: 4, lcg_dim: 16, context_dim: 8, "
-    "latent_size: 8}",
-    "recipe.teacher.train={model: {widths: [8, 8, 16, 16]}, training: {steps: 4}}",
-    "recipe.data={size: 64, short_side: [64, 96], cache: 16}",
-    "recipe.training={steps: 6, global_batch: 4, log_every: 2, checkpoint_every: 2}",
-    "recipe.validation={pairs: 2, steps: 2, pictures: 2}",
-    "promote.overrides={training.steps: 10}",
-)
-
-
-def outcome(out: Path) -> dict[str, bytes]:
-    """What a sweep is run for: its table, and the promoted weights."""
-    return {"table": (out / "results.csv").read_bytes(), "weights": weights(out)}
-
-
 @pytest.fixture
 def undisturbed_sweep(tmp_path: Path) -> Path:
     """Folder of the quickstart sweep, shrunken and let alone."""
@@ -195,11 +182,6 @@ def test_a_sweep_that_is_killed_again_and_again_ends_with_the_same_table(
         assert run_apart(sweep, QUICKSTART, SHRUNKEN, out, text) == KILLED
     assert run_apart(sweep, QUICKSTART, SHRUNKEN, out) == 0
     assert outcome(out) == outcome(undisturbed_sweep)
-
-
-def logged(out: Path) -> int:
-    """Lines that the runs of a sweep have logged: 16 of the shrunken one, two in its promotion."""
-    return sum(len(path.read_text().splitlines()) for path in out.rglob("metrics.jsonl"))
 
 
 @pytest.mark.slow

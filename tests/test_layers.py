@@ -30,6 +30,7 @@ HELPERS = {
     "planning",
     "recipes",
     "scoring",
+    "sources",
     "storage",
 }  # what doors share
 ONLY_IN = {

@@ -1,9 +1,15 @@
 """The pool of actors: what a cluster must have for it."""
 
+from pathlib import Path
+
 import pytest
 import torch
 
-from moebius.pool import fit_pool, pick_device
+from moebius import encode, evaluate
+from moebius.config import Scoring
+from moebius.evaluation.methods import MeanMethod
+from moebius.pool import Actor, fit_pool, pick_device
+from moebius.recipes import read_recipe
 
 
 def test_a_pool_that_does_not_fit_is_refused_before_it_waits():
@@ -28,3 +34,41 @@ def test_a_device_that_is_not_there_is_refused(monkeypatch):
     assert pick_device("auto", on_ray=False) == "cpu"
     with pytest.raises(ValueError, match="device cuda is not available"):
         pick_device("cuda", on_ray=False)
+
+
+@pytest.mark.parametrize("error", [ValueError("no picture"), TimeoutError("it hangs")])
+def test_a_worker_passes_on_what_it_refuses_and_nothing_else(error: Exception):
+    """Ray would wrap it into pages; here it comes back as it was said."""
+
+    def make(job: Exception):
+        def work(row):
+            if row["bad"]:
+                raise job
+            return {"count": 1}
+
+        return work
+
+    actor = Actor(make, error)
+    hangs = isinstance(error, TimeoutError)
+    assert actor({"bad": False}) == {"count": 1, "refused": "", "hangs": False}
+    assert actor({"bad": True}) == {"refused": str(error), "hangs": hangs}
+    with pytest.raises(KeyError):
+        Actor(make, KeyError("a fault of ours"))({"bad": True})
+
+
+def test_workers_that_do_not_see_the_folder_are_found_before_anything_is_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def refuse(folder: Path) -> None:
+        raise ValueError(f"{folder} is not shared by all nodes")
+
+    for door in (encode, evaluate):
+        monkeypatch.setattr(door, "pick_device", lambda name, on_ray: "cpu")
+        monkeypatch.setattr(door, "check_shared", refuse)
+    out = tmp_path / "out"
+    with pytest.raises(ValueError, match=f"{out} is not shared"):
+        encode.encode(read_recipe("builtin"), str(out), workers=2)
+    with pytest.raises(ValueError, match=f"{out} is not shared"):
+        evaluate.evaluate(MeanMethod("mean"), Scoring(limit=1), out, workers=2)
+    assert not out.exists()
+    assert evaluate.evaluate(MeanMethod("mean"), Scoring(limit=1), out)["metrics"]

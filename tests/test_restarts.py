@@ -18,10 +18,7 @@ from moebius.recipes import read_recipe
 
 pytest.importorskip("ray")
 from ray.exceptions import ActorDiedError, OutOfMemoryError
-from ray.train.v2._internal.exceptions import (
-    UserExceptionWithTraceback,
-    WorkerHealthCheckFailedError,
-)
+from ray.train.v2._internal.exceptions import WorkerHealthCheckFailedError
 from ray.train.v2.api.exceptions import ControllerError, WorkerGroupError
 
 PLUGIN = '''
@@ -134,6 +131,34 @@ def test_a_run_goes_on_when_a_process_of_it_is_killed(
     assert (folder / saved).read_bytes() == (tmp_path / "undisturbed" / saved).read_bytes()
 
 
+@pytest.mark.ray
+@pytest.mark.timeout(600)
+def test_a_picture_that_hangs_in_a_loader_ends_the_run_in_one_line(
+    tiny_recipe, write_yaml, tmp_path: Path
+) -> None:
+    """What a worker raises is no loss of it: by the door, from a loader's process."""
+    os.mkfifo(tmp_path / "pipe.png")
+    manifest = tmp_path / "photographs.jsonl"
+    manifest.write_text('{"image": "pipe.png", "category": "background"}')
+    data = {"source": str(manifest), "cache": 0, "workers": 1, "timeout_s": 2}
+    recipe = {**tiny_recipe, "distill": {"losses": ["task"]}}
+    recipe["data"] = {**tiny_recipe["data"], **data}
+    path, run = write_yaml("hung.yaml", recipe), tmp_path / "run"
+    done = subprocess.run(
+        [sys.executable, "-m", "moebius.train", "--recipe", path, "--out", run],
+        capture_output=True,
+        text=True,
+        timeout=590,
+    )
+    reason = (
+        f"TimeoutError: reading pipe.png ({tmp_path / 'pipe.png'}; data.timeout_s is the limit) "
+        "takes longer than 2 s"
+    )
+    assert done.returncode == 1 and "lost" not in done.stderr, done.stderr
+    assert done.stderr.splitlines()[-1] == f"failed: {reason}"
+    assert (run / "error.txt").read_text().splitlines()[-1] == reason
+
+
 @pytest.fixture
 def released(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
     """No cluster and no waiting; what would be freed is counted."""
@@ -163,9 +188,7 @@ def lost(*ranks: int, **raised: Exception) -> WorkerGroupError:
     failures: dict[int, Exception] = {
         rank: WorkerHealthCheckFailedError("gone", failure=ActorDiedError()) for rank in ranks
     }
-    for name, error in raised.items():
-        text = f"Traceback ...\n{type(error).__name__}: {error}\n"
-        failures[int(name[1:])] = UserExceptionWithTraceback(error, text)
+    failures |= {int(name[1:]): error for name, error in raised.items()}
     return WorkerGroupError("...", failures)
 
 
@@ -202,6 +225,10 @@ def test_what_is_lost_is_named_and_counted_anew_after_a_checkpoint(
     [
         (lost(r0=ValueError("no data at x")), "no data at x"),
         (lost(r0=KeyError("x")), "KeyError: 'x'"),
+        (
+            lost(r0=TimeoutError("Caught in process 0.\nstack\nOSError: it hangs")),
+            "OSError: it hangs",
+        ),
         # A worker that stops by itself ends the others, too: its word counts.
         (lost(0, r1=NotSaved("disk")), "disk"),
         (lost(r0=RuntimeError("peer closed"), r1=FloatingPointError("nan")), "nan"),

@@ -115,6 +115,9 @@ def test_a_whole_run_in_this_process(tiny_recipe, tmp_path: Path) -> None:
     assert Image.open(tmp_path / "run" / "samples" / "step_000006.png").width > 100
     assert np.load(tmp_path / "run" / "pictures.npy").shape == (2, 64, 64, 3)
     assert list((tmp_path / "run" / "tensorboard").iterdir())
+    saved = list((tmp_path / "run").rglob("*.safetensors"))
+    modes = {path.stat().st_mode & 0o777 for path in saved}
+    assert modes == {0o666 & (tmp_path / "run").stat().st_mode} and len(saved) > 2
 
     pipeline = moebius.InpaintPipeline.from_pretrained(tmp_path / "run" / "model")
     photo = Image.fromarray(np.full((50, 70, 3), 90, np.uint8))

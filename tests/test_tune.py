@@ -10,16 +10,19 @@ from pathlib import Path
 
 import pytest
 import yaml
+from killing import KILLED, outcome, run_apart
+from killing import sweep as in_process
 from PIL import Image
 
 import moebius
+from moebius.distill.occupation import MARK
 
 pytestmark = pytest.mark.ray
 pytest.importorskip("ray")
 
 EXPERIMENTS = [
     {"label": "1", "overrides": {"arch": "gla_ca_conv_ffn", "distill.losses": ["task"]}},
-    {"label": "broken", "overrides": {"init_from": "/nowhere.bin"}},
+    {"label": "broken", "overrides": {"init_from": __file__}},
     {"label": "9", "overrides": {"arch": "lmi_dw_mixffn"}},
 ]
 
@@ -36,38 +39,44 @@ def start(*command: str | Path) -> subprocess.Popen[str]:
     )
 
 
+def kill_once(there: Path, *command: str | Path) -> None:
+    """Starts a sweep and kills it, with the Ray that it has started, once a file is there."""
+    process = start("moebius.tune", *command)
+    deadline = time.monotonic() + 400
+    while not there.exists() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.1)
+    os.killpg(process.pid, signal.SIGKILL)
+    _, errors = process.communicate()
+    assert process.returncode == KILLED and there.exists(), errors
+
+
 def test_a_sweep_reports_failures_promotes_and_goes_on_when_killed(
     tiny_recipe, write_yaml, tmp_path: Path
 ) -> None:
+    """In a trial, and while it promotes; the end is that of one that no Ray and no kill touched."""
     sweep = {
         "name": "tiny",
         "recipe": tiny_recipe,
         "experiments": EXPERIMENTS,
         "promote": {"overrides": {"training.steps": 8}},
         "max_concurrent": 1,
-        "cluster_workers": 2,
     }
     path, out = write_yaml("tiny.yaml", sweep), tmp_path / "out"
-    first = start("moebius.tune", path, "--out", out)
     finished = out / "trials" / "1" / "result.json"
-    deadline = time.monotonic() + 400
-    while not finished.is_file() and first.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.2)
-    os.killpg(first.pid, signal.SIGKILL)
-    _, errors = first.communicate()
-    assert finished.is_file(), errors
-    assert not (out / "model").exists()
+    kill_once(finished, path, "--out", out)
     stamp = finished.stat().st_mtime_ns
+    kill_once(out / "promoted" / MARK, path, "--out", out)
+    assert not (out / "model").exists()
 
-    second = start("moebius.tune", path, "--out", out)
-    table, errors = second.communicate(timeout=500)
-    assert second.returncode == 0, errors
+    last = start("moebius.tune", path, "--out", out)
+    table, errors = last.communicate(timeout=500)
+    assert last.returncode == 0, errors
     assert finished.stat().st_mtime_ns == stamp, "a finished trial was repeated"
     assert "Traceback" not in errors
     assert "9 promoted" in table or "1 promoted" in table
     rows = list(csv.DictReader((out / "results.csv").open()))
     assert [row["experiment"] for row in rows[:3]] == ["1", "broken", "9"]
-    assert rows[1]["error"].endswith("give a model folder, a released file or a Hub name")
+    assert rows[1]["error"].endswith("give a .safetensors file, or a .bin of tensors")
     assert all(float(rows[n]["psnr_hole"]) > 0 for n in (0, 2, 3))
     assert "failed: " in (out / "results.md").read_text()
     for picture in ("results.png", "pictures.png"):
@@ -80,6 +89,8 @@ def test_a_sweep_reports_failures_promotes_and_goes_on_when_killed(
     )
     pipeline = moebius.InpaintPipeline.from_pretrained(out / "model")
     assert pipeline.denoiser.architecture.name == best["arch"]
+    assert run_apart(in_process, path, (), tmp_path / "undisturbed") == 0
+    assert outcome(out) == outcome(tmp_path / "undisturbed")
 
 
 def test_multi_worker_trials_nest_a_trainer(tiny_recipe, write_yaml, tmp_path: Path) -> None:
@@ -159,14 +170,8 @@ def test_a_search_that_is_killed_goes_on_where_it_stood(
         "max_concurrent": 1,
     }
     path, out = write_yaml("search.yaml", sweep), tmp_path / "out"
-    first = start("moebius.tune", path, "--out", out)
     finished = out / "trials" / "0" / "result.json"
-    deadline = time.monotonic() + 400
-    while not finished.is_file() and first.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.2)
-    os.killpg(first.pid, signal.SIGKILL)
-    _, errors = first.communicate()
-    assert finished.is_file(), errors
+    kill_once(finished, path, "--out", out)
     stamp = finished.stat().st_mtime_ns
 
     second = start("moebius.tune", path, "--out", out)

@@ -1,5 +1,6 @@
 """The schema of sweeps: variations of a recipe, what is best, and what becomes of it."""
 
+import math
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -15,6 +16,9 @@ from pydantic import (
 from moebius.config.budget import parse_budget
 from moebius.config.protocol import Scoring
 from moebius.config.schema import Strict
+
+TRIALS = 10_000
+"""Most that a sweep may have; planning so many takes half a minute."""
 
 
 def _budget(text: str) -> str:
@@ -169,6 +173,14 @@ class Sweep(Strict):
         twice = sorted({label for label in labels if labels.count(label) > 1})
         if twice:
             raise ValueError(f"experiment labels must differ; twice: {', '.join(twice)}")
+        return self
+
+    @model_validator(mode="after")
+    def _has_not_too_many(self) -> "Sweep":
+        count = len(self.experiments) or math.prod(map(len, self.grid.values()))
+        count = count * max(1, len(self.seeds)) if self.search is None else self.search.trials
+        if count > TRIALS:
+            raise ValueError(f"a sweep has at most {TRIALS:,} trials, these are {count:,}")
         return self
 
     @model_validator(mode="after")

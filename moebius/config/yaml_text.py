@@ -1,4 +1,7 @@
-"""YAML as a stranger may write it: plain data of bounded size, however its aliases repeat it."""
+"""YAML as a stranger may write it: plain data of bounded size, however its aliases repeat it.
+
+PyYAML itself takes the last of two equal keys in silence; here they are refused.
+"""
 
 from typing import Any
 
@@ -8,13 +11,15 @@ CHARACTERS = 250_000
 """Most that a document may stand for, aliases written out: a hundred times a large recipe."""
 DEPTH = 50
 """Most levels of sections and lists in each other."""
+SHOWN = 80
+"""Most characters of a key that an error shows."""
 
 
 def read_yaml(text: str) -> Any:
     """The plain data of a document: no tags that make objects, no cycles, no bombs.
 
     Raises:
-        ValueError: malformed, too large or too deep; one line.
+        ValueError: malformed, too large, too deep, or with a key twice in one section; one line.
     """
     if len(text) > CHARACTERS:
         raise ValueError(f"it has more than {CHARACTERS:,} characters")
@@ -48,6 +53,7 @@ class _Loader(yaml.SafeLoader):
         if node is None:
             return None
         if not alias:
+            _check_keys(node)
             self._measured[id(node)] = self._measure(node)
         elif id(node) not in self._measured:
             raise ValueError("an alias stands within what it stands for")
@@ -71,3 +77,17 @@ class _Loader(yaml.SafeLoader):
             raise ValueError(f"with its aliases it has more than {CHARACTERS:,} characters")
         if levels > DEPTH:
             raise ValueError(f"more than {DEPTH} sections or lists lie in each other")
+
+
+def _check_keys(node: yaml.Node) -> None:
+    """As they are written: what a merge (`<<`) brings may be written anew."""
+    lines: dict[tuple[str, str], int] = {}
+    for key, _ in node.value if isinstance(node, yaml.MappingNode) else ():
+        if not isinstance(key, yaml.ScalarNode):
+            continue
+        written, line = (key.tag, key.value), key.start_mark.line + 1
+        if written in lines:
+            raise ValueError(
+                f"the key {key.value[:SHOWN]!r} stands twice, in lines {lines[written]} and {line}"
+            )
+        lines[written] = line

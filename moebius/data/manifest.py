@@ -52,12 +52,27 @@ def read_records(source: str | Path) -> list[Record]:
     Raises:
         ValueError: the source is not there, is empty, or has a bad line (`file:line: ...`).
     """
+    check_source(source)
     kind, _, split = str(source).partition(":")
     if kind == "builtin":
         return [_background(path, path.stem) for path in builtin_paths(split or "train")]
     path = Path(source)
+    return _read_folder(path) if path.is_dir() else _read_manifest(path)
+
+
+def check_source(source: str | Path) -> None:
+    """Refuses a source that is not there, without listing it.
+
+    Raises:
+        ValueError: it is neither built in nor a folder nor a manifest.
+    """
+    kind, _, split = str(source).partition(":")
+    if kind == "builtin":
+        builtin_paths(split or "train")
+        return
+    path = Path(source)
     if os.path.isdir(path):  # unlike Path's, false for names that no file can have
-        return _read_folder(path)
+        return
     if not os.path.isfile(path):
         raise ValueError(
             f"no data at {str(path)!r}: give a .jsonl manifest, a folder, or 'builtin'"
@@ -66,7 +81,6 @@ def read_records(source: str | Path) -> list[Record]:
         raise ValueError(
             f"{str(path)!r} is not a manifest: give a .jsonl file, a folder, or 'builtin'"
         )
-    return _read_manifest(path)
 
 
 def _background(path: Path, name: str) -> Record:

@@ -8,6 +8,8 @@ import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from moebius.models.modes import let_read
+
 logger = logging.getLogger(__name__)
 
 MANIFEST = "manifest.json"
@@ -44,6 +46,7 @@ def write_checkpoint(
         for name, write in writers.items():
             write(partial / name)
             _sync(partial / name)
+        let_read(partial)
         sums = {name: _sha256(partial / name) for name in writers}
         (partial / MANIFEST).write_text(json.dumps({"step": step, "sha256": sums}, indent=1))
         _sync(partial / MANIFEST)

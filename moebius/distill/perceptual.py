@@ -182,9 +182,18 @@ def _one_each(
     return generator
 
 
+def check_weights(source: str | Path) -> None:
+    """Refuses weights that are not there; `random` are made here.
+
+    Raises:
+        ValueError: with where to get them.
+    """
+    if source != "random" and not Path(source).is_file():
+        raise ValueError(f"No E-LatentLPIPS weights at {source}. {WHERE}.")
+
+
 def _read(path: Path) -> Mapping[str, Tensor]:
-    if not path.is_file():
-        raise ValueError(f"No E-LatentLPIPS weights at {path}. {WHERE}.")
+    check_weights(path)
     try:
         return read_tensors(path)
     except ValueError as error:

@@ -34,6 +34,7 @@ from moebius.inference.results import OutputType, check_output_type, convert_out
 from moebius.inference.strategies import Strategy, plan_windows
 from moebius.models.codec import LatentCodec, load_codec
 from moebius.models.denoiser import Denoiser
+from moebius.models.modes import let_read
 from moebius.models.optimized import KeptForm
 from moebius.models.schedule import NOISE_OFFSET
 from moebius.models.whole import load_whole
@@ -144,6 +145,7 @@ class InpaintPipeline(DiffusionPipeline):
     def save_pretrained(self, save_directory: str | PathLike[str], **kwargs: Any) -> None:
         """Save in diffusers' layout, with a model card."""
         super().save_pretrained(save_directory, **kwargs)
+        let_read(Path(save_directory))
         (Path(save_directory) / CARD).write_text(model_card(self.denoiser, self.vae, self.config))
 
     @property

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from moebius.blocks.products import adopt
 from moebius.config import Architecture, parse
 from moebius.models.architectures import resolve
+from moebius.models.modes import let_read
 from moebius.models.unet import DownStage, UNet
 from moebius.models.whole import load_whole
 
@@ -148,6 +149,11 @@ class Denoiser(ModelMixin, ConfigMixin):
         options.setdefault("low_cpu_mem_usage", False)
         options.setdefault("use_safetensors", True)
         return load_whole(super().from_pretrained, folder, **options)
+
+    def save_pretrained(self, save_directory: str | Path, **options: Any) -> None:
+        """Saves `config.json` and safetensors weights to a folder, readable as it is."""
+        super().save_pretrained(save_directory, **options)
+        let_read(save_directory)
 
 
 def build(arch: str | Path | Mapping[str, Any] | Architecture, **overrides: Any) -> Denoiser:

@@ -29,17 +29,29 @@ def load_denoiser(
     Raises:
         ValueError: nothing there, or weights that do not fit.
     """
-    path = Path(source)
-    for folder in (path / "denoiser", path):
-        if (folder / "config.json").is_file():
-            return _load_folder(folder).eval()
-    if path.is_dir() and (path / RELEASED_FILE).is_file():
-        path = path / RELEASED_FILE
-    elif not path.is_file():
-        path = _download(str(source))
+    path = locate(source) or _download(str(source))
+    if path.is_dir():
+        return _load_folder(path).eval()
     denoiser = build(arch, **model)
     load_released(denoiser, path)
     return denoiser.eval()
+
+
+def locate(source: str | Path) -> Path | None:
+    """The model folder or released file that a source names here; `None` for a Hub name.
+
+    Raises:
+        ValueError: it is neither.
+    """
+    path = Path(source)
+    for folder in (path / "denoiser", path):
+        if (folder / "config.json").is_file():
+            return folder
+    for file in (path / RELEASED_FILE, path):
+        if file.is_file():
+            return file
+    _hub_name(str(source))
+    return None
 
 
 def _load_folder(folder: Path) -> Denoiser:
@@ -50,15 +62,19 @@ def _load_folder(folder: Path) -> Denoiser:
         raise ValueError(f"model folder {folder} cannot be loaded: {reason}") from None
 
 
-def _download(name: str) -> Path:
+def _hub_name(name: str) -> tuple[str, str | None]:
+    """Repository and folder in it."""
     owner, _, rest = name.partition("/")
     repository, _, subfolder = rest.partition("/")
     if not repository or name.startswith((".", "/")) or name.endswith((".bin", ".safetensors")):
         raise ValueError(f"no model at {name}: give a model folder, a released file or a Hub name")
+    return f"{owner}/{repository}", subfolder or None
+
+
+def _download(name: str) -> Path:
+    repository, subfolder = _hub_name(name)
     try:
-        return Path(
-            hf_hub_download(f"{owner}/{repository}", RELEASED_FILE, subfolder=subfolder or None)
-        )
+        return Path(hf_hub_download(repository, RELEASED_FILE, subfolder=subfolder))
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
         reason = str(error).splitlines()[0]
         raise ValueError(f"no model at {name}, and the Hub does not give it: {reason}") from None

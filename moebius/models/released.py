@@ -11,6 +11,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from moebius.models.modes import folder_mode
+
 logger = logging.getLogger(__name__)
 
 LCG_KEY = "embedding_layer.weight"
@@ -59,6 +61,7 @@ def save_released(model: nn.Module, path: str | Path, lcg: bool = True) -> None:
     state = {key: value.contiguous() for key, value in released_state_dict(model, lcg).items()}
     if str(path).endswith(".safetensors"):
         save_file(state, path)
+        Path(path).chmod(folder_mode(Path(path).parent))
     else:
         torch.save(state, path)
 

@@ -200,7 +200,7 @@ def run_in_process(trials: Sequence[Trial], out: Path) -> dict[str, str]:
 
 def _keep_traceback(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    write_text(folder / ERROR, traceback.format_exc())
+    write_text(folder / ERROR, traceback.format_exc().rstrip() + "\n")
     with suppress(OSError):  # that its store does not answer may be why
         publish(folder / ERROR)
 

@@ -90,18 +90,17 @@ def plan_trials(sweep: Sweep, out: Path) -> list[Trial]:
         ValueError: a trial's recipe is wrong, could not be stopped or promoted as the sweep says,
             or would share its folder with another trial or with a run of other settings.
     """
-    trials = list[Trial]()
+    trials = dict[Path, Trial]()
     seeds: list[int | None] = [*sweep.seeds] or [None]
     for seed in seeds:
         for point in points(sweep):
             trial = plan_trial(sweep, out, point, seed)
-            twin = next((other for other in trials if other.folder == trial.folder), None)
-            if twin is not None:
+            twin = trials.setdefault(trial.folder, trial)
+            if twin is not trial:
                 raise ValueError(
                     f"trials {twin.label!r} and {trial.label!r} share a folder, {trial.folder}"
                 )
-            trials.append(trial)
-    return trials
+    return list(trials.values())
 
 
 def plan_trial(sweep: Sweep, out: Path, point: Point, seed: int | None = None) -> Trial:

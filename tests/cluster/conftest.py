@@ -82,6 +82,14 @@ class LocalCluster:
             text=True,
         )
 
+    def start_driver(self, *arguments: str | Path) -> subprocess.Popen[bytes]:
+        """Python beside the head, as from a shell on its machine; its output is the test's."""
+        return subprocess.Popen(
+            [sys.executable, *map(str, arguments)],
+            cwd=REPOSITORY,
+            env=self.environment | {"RAY_ADDRESS": self.address, "PYTHONPATH": str(REPOSITORY)},
+        )
+
     def stop(self) -> None:
         """Ends every node, and what it started."""
         for node in reversed(self.nodes):

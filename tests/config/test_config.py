@@ -148,6 +148,37 @@ def test_bad_yaml_is_one_line_that_names_the_file(tmp_path: Path, text: str):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("text", "key", "lines"),
+    [
+        ("steps: 1\nlr: 2\nsteps: 3\n", "steps", "1 and 3"),
+        ('training:\n  steps: 1\n  "steps": 1\n', "steps", "2 and 3"),
+        ("- {1: a, 1: b}", "1", "1 and 1"),
+        ("<<: {a: 1}\n<<: {b: 2}\n", "<<", "1 and 2"),
+    ],
+)
+def test_a_key_that_stands_twice_is_named_with_its_lines(
+    tmp_path: Path, text: str, key: str, lines: str
+):
+    path = tmp_path / "twice.yaml"
+    path.write_text(text)
+    reason = f"twice.yaml is not valid YAML: the key '{key}' stands twice, in lines {lines}$"
+    with pytest.raises(ValueError, match=reason):
+        load_yaml(path)
+    long = "k" * 90_000
+    path.write_text(f"? {long}\n: 1\n? {long}\n: 2\n")
+    with pytest.raises(ValueError, match="the key 'kkk") as caught:
+        load_yaml(path)
+    assert len(str(caught.value)) < 300
+
+
+def test_a_merge_may_be_written_over_and_sections_have_keys_of_their_own(tmp_path: Path):
+    path = tmp_path / "merged.yaml"
+    path.write_text("a: &a {x: 1, y: 2}\nb: &b {<<: *a, x: 3}\nc: {<<: [*a, *b], y: 4}\n")
+    data = load_yaml(path)
+    assert data["b"] == {"x": 3, "y": 2} and data["c"] == {"x": 1, "y": 4}
+
+
 def test_what_is_no_mapping_is_refused(tmp_path: Path):
     path = tmp_path / "x.yaml"
     for content in (b"- 1\n- 2\n", b"", b"hello"):

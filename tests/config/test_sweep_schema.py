@@ -84,6 +84,12 @@ def test_a_budget_that_cannot_be_read_names_the_grammar(text: str):
         ({"search": {"space": {"seed": {"int": [3, 1]}}, "trials": 2}}, "the low end comes first"),
         ({"search": {"space": {"x": {"loguniform": [0, 1]}}, "trials": 2}}, "greater than 0"),
         ({**GRID, "cluster_workers": "some"}, "cluster_workers"),
+        (
+            {"grid": {f"key{n}": [*range(10)] for n in range(8)}},
+            "a sweep has at most 10,000 trials, these are 100,000,000",
+        ),
+        ({"grid": {"arch": ["a"]}, "seeds": [*range(10_001)]}, "these are 10,001"),
+        ({"search": {"space": SPACE, "trials": 10**9}}, "these are 1,000,000,000"),
     ],
 )
 def test_a_sweep_that_contradicts_itself_is_refused(fields: dict[str, Any], said: str):

@@ -4,6 +4,7 @@ import json
 import multiprocessing
 import os
 import platform
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -36,10 +37,29 @@ def test_a_killed_process_leaves_nothing_held(tmp_path: Path):
     assert occupation(tmp_path) == "free"
 
 
-def test_two_may_work_on_one_folder_and_the_last_ends_it(tmp_path: Path):
+def test_who_comes_next_waits_until_a_killed_one_is_gone(tmp_path: Path, caplog):
+    held, killed = FORK.Event(), threading.Event()
+    holder = FORK.Process(target=hold, args=(tmp_path, held), daemon=True)
+    holder.start()
+    assert held.wait(timeout=200)
+
+    def kill() -> None:
+        killed.set()
+        holder.kill()
+
+    threading.Timer(1, kill).start()
+    with occupied(tmp_path):
+        assert killed.is_set()
+        assert json.loads((tmp_path / MARK).read_text())["pid"] == os.getpid()
+    assert not caplog.records
+
+
+def test_who_hangs_keeps_nobody_out_and_the_last_ends_it(tmp_path: Path, monkeypatch, caplog):
+    monkeypatch.setattr(module, "WAIT_S", 0.0)
     with occupied(tmp_path):
         with occupied(tmp_path):
             assert occupation(tmp_path) == "held"
+            assert f"{tmp_path} is worked on by another process, too" in caplog.text
         assert occupation(tmp_path) == "held"
     assert occupation(tmp_path) == "free"
 

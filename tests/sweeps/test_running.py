@@ -14,7 +14,7 @@ from moebius.tune import Options, main
 
 EXPERIMENTS: list[dict[str, Any]] = [
     {"label": "plain", "overrides": {"distill.losses": ["task"]}},
-    {"label": "broken", "overrides": {"init_from": "/nowhere.bin"}},
+    {"label": "broken", "overrides": {"init_from": __file__}},
 ]
 
 
@@ -29,7 +29,7 @@ def test_a_sweep_needs_no_ray(tiny_recipe, write_yaml, tmp_path: Path, monkeypat
     options = Options(write_yaml("alone.yaml", sweep), out=tmp_path / "out", in_process=True)
     main(options)
     first = capsys.readouterr().out
-    assert "plain promoted" in first and "failed: no model at /nowhere.bin" in first
+    assert "plain promoted" in first and f"failed: checkpoint {__file__}" in first
     rows = list(csv.DictReader((tmp_path / "out" / "results.csv").open()))
     assert [row["experiment"] for row in rows] == ["plain", "broken", "plain promoted"]
     assert (tmp_path / "out" / "trials" / "broken" / "error.txt").is_file()
