@@ -14,6 +14,7 @@ from rich.table import Table
 from moebius.cluster import check_shared
 from moebius.config import Polarity, Scoring, parse
 from moebius.console import Begin, bars, guard, silent
+from moebius.data.copies import bring, here, publish, shown
 from moebius.distill.occupation import occupied
 from moebius.distill.run_folder import slug, write_text
 from moebius.evaluation.benchmark import prepare_benchmark
@@ -31,6 +32,7 @@ from moebius.pool import pick_device, work_through
 from moebius.scoring import (
     BATCHES,
     Job,
+    Sent,
     Shard,
     Statistics,
     Worker,
@@ -43,7 +45,7 @@ from moebius.scoring import (
     resolve_protocol,
     write_scores,
 )
-from moebius.storage import kept_folder
+from moebius.storage import kept_folder, run_folder
 from moebius.train import quiet
 
 # --- what others call -----------------------------------------------------------------------
@@ -77,6 +79,7 @@ def evaluate(
     suite = MetricSuite(protocol.metrics, weights=scoring.weights, device=device)
     weights = suite.provenance()
     benchmark = prepare_benchmark(protocol, scoring, out / BENCHMARK, _counting(begin, "pictures"))
+    publish(benchmark.folder)
     folder = out / method.name
     batch = scoring.batch or BATCHES[device]
     settings = method_settings(method, protocol, benchmark, batch)
@@ -96,11 +99,15 @@ def evaluate(
     todo = [shard for shard in shards if not job.is_done(shard)]
     with occupied(folder):
         work(job, todo, workers, begin(method.name, sum(len(shard.names) for shard in todo)))
+    if workers:
+        bring(folder)
     statistics.keep(suite, shards)
     metrics = suite.reduce(load_scores(shards), statistics.load())
     write_scores(shards, folder)
     result = describe_result(method, scoring, protocol, benchmark, settings, metrics, weights)
     write_text(folder / "result.json", json.dumps(result, indent=1))
+    for path in (benchmark.folder, folder):
+        publish(path)
     return result
 
 
@@ -126,20 +133,20 @@ def work_on_ray(
         RuntimeError: a worker failed.
     """
     rows = [shard.row() for shard in shards]
-    for row in work_through(RayWorker, job, rows, workers, job.device):
+    for row in work_through(RayWorker, Sent.of(job), rows, workers, job.device):
         advance(int(row["count"]))
 
 
 class RayWorker:
     """What an actor of the pool runs."""
 
-    def __init__(self, job: Job) -> None:
+    def __init__(self, sent: Sent) -> None:
         quiet()
-        self.worker = Worker(job)
+        self.worker = Worker(sent.arrived())
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         """Works through one shard."""
-        return {"count": self.worker(Shard.of(row))}
+        return {"count": self.worker(Shard.of(row).within(self.worker.job.folder))}
 
 
 # --- the command ----------------------------------------------------------------------------
@@ -173,8 +180,8 @@ class Options:
     """A simple fill: mean of the known pixels, or OpenCV's Telea."""
     name: str | None = None
     """What to call it; by default after its source."""
-    compare: Path | None = None
-    """Lay the methods scored in this folder side by side: compare.png, and a page with sliders."""
+    compare: str | Path | None = None
+    """Lay what was scored in this folder or URL side by side: compare.png, a page with sliders."""
     features: tuple[str, str] | None = None
     """Student and teacher: draw their feature maps and how alike they are, as features.png."""
     images: str | None = None
@@ -203,8 +210,8 @@ class Options:
     """Where to run."""
     workers: int = 0
     """Ray workers, one CPU (and GPU) each; 0 works in this process."""
-    out: Path | None = None
-    """Folder to write to; by default evaluate/<protocol> in $MOEBIUS_STORAGE, or in runs."""
+    out: str | Path | None = None
+    """Folder or s3:// URL; by default evaluate/<protocol> in $MOEBIUS_STORAGE, or in runs."""
 
 
 def make_scoring(options: Options) -> Scoring:
@@ -256,22 +263,24 @@ def main(options: Options) -> None:
         Console().print(list_protocols())
         return
     if options.compare is not None:
-        out = options.out or options.compare
-        write_comparison(options.compare, out)
+        compared = Path(here(str(options.compare)))
+        out = compared if options.out is None else kept_folder(options.out, "")
+        write_comparison(compared, out)
         console.print(f"open {out / 'compare.html'}")
         return
     if options.features is not None:
         draw_features(options, console)
         return
     scoring, method = make_scoring(options), make_method(options)
-    out = kept_folder(options.out, default_name(options))
+    out = run_folder(options.out, default_name(options))
     with bars(console) as begin:
         if method is None:
             protocol = resolve_protocol(scoring)
             prepare_benchmark(protocol, scoring, out / BENCHMARK, _counting(begin, "pictures"))
+            publish(out / BENCHMARK)
             console.print(
-                f"pictures and masks (white = hole) in {out / BENCHMARK}; name what to score by "
-                "--model, --results, --peer or --method"
+                f"pictures and masks (white = hole) in {shown(out / BENCHMARK)}; name what to "
+                "score by --model, --results, --peer or --method"
             )
             return
         result = evaluate(method, scoring, out, options.workers, begin)
@@ -280,7 +289,8 @@ def main(options: Options) -> None:
     (terminal if terminal.is_terminal else Console(width=160)).print(result_table(out, result))
     for note in result["notes"]:
         console.print(f"[yellow]{note}[/]", highlight=False)
-    console.print(f"result, scores and pictures in {out / method.name}")
+    place = shown(out / method.name)
+    console.print(f"result, scores and pictures in {place}", soft_wrap=True)
 
 
 def draw_features(options: Options, console: Console) -> None:

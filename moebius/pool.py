@@ -1,6 +1,7 @@
 """What doors share on Ray Data: rows worked through by a pool of actors."""
 
 import logging
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
@@ -14,6 +15,9 @@ MAX_BLOCKS = 1024
 
 REFUSED = "refused"
 """Key of a row: why its worker did nothing."""
+
+RAISED = re.compile(r"\s*(?!ray\.)[A-Za-z_][\w.]*(Error|Exception|Interrupt)(: |$)")
+"""How the last line of a traceback begins."""
 
 Row = dict[str, Any]
 
@@ -78,7 +82,13 @@ def work_through(
                 raise (TimeoutError if row["hangs"] else ValueError)(row[REFUSED])
             yield row
     except ray.exceptions.RayError as error:
-        raise RuntimeError(last_line(error)) from error
+        raise RuntimeError(_reason(error)) from error
+
+
+def _reason(error: BaseException) -> str:
+    """What a worker raised: Ray Data closes its pages with advice of its own."""
+    raised = [line.strip() for line in str(error).splitlines() if RAISED.match(line)]
+    return raised[-1] if raised else last_line(error)
 
 
 class Actor:

@@ -12,7 +12,7 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from importlib.resources import files
 from pathlib import Path
@@ -22,6 +22,7 @@ import numpy as np
 import torch
 
 from moebius.config import Protocol, Sampling, Scoring, load_yaml, parse
+from moebius.data.copies import bring, here, is_copy, open_place, place_of, publish
 from moebius.distill.run_folder import write_text
 from moebius.evaluation.batch_scores import BatchScores
 from moebius.evaluation.benchmark import (
@@ -94,6 +95,11 @@ class Shard:
         """What `row` was made of."""
         return cls([str(name) for name in row["names"]], Path(row["record"]), Path(row["scores"]))
 
+    def within(self, folder: Path) -> "Shard":
+        """The same shard in another copy of the method's folder."""
+        record, scores = (folder / "shards" / path.name for path in (self.record, self.scores))
+        return Shard(self.names, record, scores)
+
 
 def make_shards(benchmark: Benchmark, folder: Path, batch: int, metrics: Any) -> list[Shard]:
     """All shards of a method.
@@ -144,6 +150,28 @@ class Job:
         return self.folder / "results" / f"{name}.png"
 
 
+@dataclass(frozen=True)
+class Sent:
+    """A job on its way to another process: what lies in copies by its URL."""
+
+    job: Job
+    folder: str
+    benchmark: str
+
+    @classmethod
+    def of(cls, job: Job) -> "Sent":
+        """A job as it is sent."""
+        return cls(job, place_of(job.folder), place_of(job.benchmark.folder))
+
+    def arrived(self) -> Job:
+        """The job with this machine's copies."""
+        benchmark = Benchmark(Path(here(self.benchmark)))
+        folder = open_place(self.folder, "worker")
+        for name in ("results", "shards"):
+            (folder / name).mkdir(parents=True, exist_ok=True)
+        return replace(self.job, benchmark=benchmark, folder=folder)
+
+
 class Worker:
     """Works through shards; weights are read when they are first needed."""
 
@@ -152,6 +180,9 @@ class Worker:
 
     def __call__(self, shard: Shard) -> int:
         """Fills and scores what is not yet; returns the number of pictures."""
+        files = [*map(self.job.result, shard.names), shard.scores, shard.record]
+        for file in files if is_copy(self.job.folder) else ():
+            bring(file)
         items = [self.job.benchmark.read(name) for name in shard.names]
         if not self.job.is_filled(shard):
             for stale in shard.record.parent.glob(f"{shard.record.stem}-*"):
@@ -159,6 +190,8 @@ class Worker:
             self._fill(shard, items)
         if not shard.scores.is_file():
             self._score(shard, items)
+        for file in files:
+            publish(file)
         return len(items)
 
     def _fill(self, shard: Shard, items: Sequence[Item]) -> None:
@@ -260,6 +293,7 @@ def open_folder(folder: Path, settings: dict[str, Any]) -> None:
     if (folder / SETTINGS).is_file() and any((folder / "results").iterdir()):
         check_settings(folder / SETTINGS, settings)
     write_text(folder / SETTINGS, json.dumps(settings, indent=1))
+    publish(folder / SETTINGS)
 
 
 def write_scores(shards: Sequence[Shard], folder: Path) -> None:

@@ -12,7 +12,7 @@ from moebius.assembly import made_up, train_run
 from moebius.cluster import check_shared
 from moebius.config import Recipe, Sweep
 from moebius.console import guard
-from moebius.data.copies import is_copy, shown
+from moebius.data.copies import publish, shown
 from moebius.distill.occupation import occupied
 from moebius.evaluation.published import differences
 from moebius.evaluation.tables import PLANNED
@@ -21,7 +21,15 @@ from moebius.planning.machines import load_machine
 from moebius.scoring import resolve_protocol
 from moebius.sources import check_sources
 from moebius.storage import kept_folder, run_folder
-from moebius.sweeps.report import PIPE_WIDTH, Report, print_rows, setting, write_best, write_tables
+from moebius.sweeps.report import (
+    OTHERS,
+    PIPE_WIDTH,
+    Report,
+    print_rows,
+    setting,
+    write_best,
+    write_tables,
+)
 from moebius.sweeps.running import (
     Run,
     check_in_process,
@@ -124,12 +132,12 @@ def main(options: Options) -> None:
 
 
 def sweep_folder(sweep: Sweep, options: Options) -> Path:
-    """Where the sweep lives; in an object store only where Ray runs what it trains.
+    """Where the sweep lives; in an object store only where others train than this process.
 
     Raises:
         ValueError: a URL that cannot be taken.
     """
-    if options.in_process or sweep.model is not None:
+    if options.in_process:
         return kept_folder(options.out, sweep.name)
     return run_folder(options.out, sweep.name)
 
@@ -163,10 +171,7 @@ def run_sweep(
         train_teachers(recipes, out, run)
         errors = run_in_process(trials, out)
     else:
-        run = partial(launch, workers=cluster[1])
-        workers = 0 if is_copy(out) else scoring_workers()
-        if sweep.score is not None and is_copy(out):
-            print_line("scored in this process alone: other nodes do not see its copy")
+        run, workers = partial(launch, workers=cluster[1]), scoring_workers()
         train_teachers(recipes, out, run)
         errors = run_trials(sweep, trials, out, cluster[0], study)
     if study is not None:
@@ -187,12 +192,8 @@ def run_sweep(
         report.take(score_trials(sweep.score, trials, out, workers))
         report.write(trials, errors)
     report.print(trials, errors)
-    print_line(f"best: {winner.label}; model, table and pictures in {shown(out)}")
-
-
-def print_line(text: str) -> None:
-    """Says something beside the table."""
-    Console(stderr=True).print(text, soft_wrap=True, highlight=False, markup=False)
+    where = f"best: {winner.label}; model, table and pictures in {shown(out)}"
+    Console(stderr=True).print(where, soft_wrap=True)
 
 
 def missing_keys(recipes: Sequence[Recipe]) -> list[str]:
@@ -256,8 +257,9 @@ def run_model(sweep: Sweep, out: Path, options: Options, missing: Sequence[str])
     if sweep.published is not None:
         notes += differences(sweep.published, **setting(None, sweep))
     write_tables(sweep, rows, notes, out)
+    publish(out, without=OTHERS)
     print_rows(sweep, rows, notes)
-    console.print(f"table in {out}")
+    console.print(f"table in {shown(out)}", soft_wrap=True)
 
 
 if __name__ == "__main__":

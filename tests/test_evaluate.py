@@ -25,7 +25,8 @@ from moebius.evaluation.evaluated import EvaluatedFolder
 from moebius.evaluation.methods import DenoiserMethod, MeanMethod, ResultsMethod
 from moebius.evaluation.pixels import read_picture
 from moebius.pool import Actor
-from moebius.scoring import Job, make_shards, open_folder, read_protocol
+from moebius.scoring import Job, Sent, make_shards, open_folder, read_protocol
+from moebius.storage import run_folder
 
 SIZES = {"widths": [8, 8, 16], "norm_groups": 8, "heads": 4, "lcg_dim": 16, "context_dim": 8}
 
@@ -125,7 +126,11 @@ def test_results_of_anything_else(tmp_path):
 
 
 @pytest.mark.ray
-def test_pictures_are_the_same_to_the_byte_for_any_number_of_workers(model, tmp_path):
+def test_pictures_are_the_same_to_the_byte_for_any_number_of_workers(
+    model, tmp_path, bucket, monkeypatch
+):
+    """In a bucket, too, of which no worker sees the driver's copy."""
+    monkeypatch.setenv("MOEBIUS_COPIES", str(tmp_path / "copies"))
     import ray
 
     ray.init(
@@ -137,6 +142,10 @@ def test_pictures_are_the_same_to_the_byte_for_any_number_of_workers(model, tmp_
         made = {n: pictures(tmp_path / str(n) / "tiny") for n in results}
         assert len(made[0]) == 6 and made[0] == made[3]
         assert results[0]["metrics"] == results[3]["metrics"]
+        kept = run_folder(bucket.format(f"{tmp_path.name}/scored"), "unused")
+        again = evaluate(method, scoring, kept, 3)
+        assert again["metrics"] == results[0]["metrics"] and pictures(kept / "tiny") == made[0]
+        assert (tmp_path / "copies" / "worker").is_dir(), "workers worked in the driver's copy"
         with pytest.raises(ValueError, match="use at most --workers 3"):
             evaluate(MeanMethod("mean"), scoring, tmp_path / "3", 4)
     finally:
@@ -155,7 +164,7 @@ def test_a_worker_passes_on_what_it_refuses(tmp_path):
     method = ResultsMethod("theirs", str(theirs))
     sampling = read_protocol("builtin").sampling
     job = Job(method, sampling, benchmark, folder, ["psnr"], None, False, "cpu")
-    actor = Actor(RayWorker, job)
+    actor = Actor(RayWorker, Sent.of(job))
     good, bad = (actor(shard.row()) for shard in make_shards(benchmark, folder, 1, {}))
     assert good["count"] == 1 and not good["refused"]
     assert "cannot read" in bad["refused"]

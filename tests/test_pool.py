@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from moebius import encode, evaluate
+from moebius import encode, evaluate, pool
 from moebius.config import Scoring
 from moebius.evaluation.methods import MeanMethod
 from moebius.pool import Actor, fit_pool, pick_device
@@ -54,6 +54,25 @@ def test_a_worker_passes_on_what_it_refuses_and_nothing_else(error: Exception):
     assert actor({"bad": True}) == {"refused": str(error), "hangs": hangs}
     with pytest.raises(KeyError):
         Actor(make, KeyError("a fault of ours"))({"bad": True})
+
+
+PAGES = """\x1b[36mray::MapWorker(Map(Actor)).submit()\x1b[39m (pid=1, ip=192.0.2.2)
+  File "worker.py", line 3, in work
+    raise RuntimeError("of our own")
+torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2 GiB
+
+The above exception was the direct cause of the following exception:
+
+ray.data.exceptions.UserCodeException: Failed to process the following data block
+
+To change retry attempts, configure `ray.data.DataContext.get_current()`."""
+
+
+def test_what_a_worker_raised_is_found_among_what_ray_says():
+    assert pool._reason(RuntimeError(PAGES)) == (
+        "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2 GiB"
+    )
+    assert pool._reason(RuntimeError("The actor died.\nIts node is gone.")) == "Its node is gone."
 
 
 def test_workers_that_do_not_see_the_folder_are_found_before_anything_is_made(

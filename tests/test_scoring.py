@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from moebius.config import Scoring
+from moebius.data.copies import bring, open_place, publish
 from moebius.evaluation import suite as suite_module
 from moebius.evaluation.benchmark import prepare_benchmark
 from moebius.evaluation.methods import MeanMethod
@@ -15,6 +16,7 @@ from moebius.evaluation.suite import MetricSuite
 from moebius.evaluation.weights import WeightsFile
 from moebius.scoring import (
     Job,
+    Sent,
     Shard,
     Statistics,
     Worker,
@@ -139,6 +141,35 @@ def test_a_filled_picture_keeps_its_known_pixels_to_the_bit(benchmark, folder):
         item, result = benchmark.read(name), read_picture(job.result(name))
         assert np.array_equal(result[~item.hole], item.image[~item.hole])
         assert len(np.unique(result[item.hole], axis=0)) == 1
+
+
+def test_a_worker_elsewhere_works_in_copies_of_its_own(bucket, tmp_path, monkeypatch):
+    """The driver's machine has none of its files until they are brought."""
+    monkeypatch.setenv("MOEBIUS_COPIES", str(tmp_path / "copies"))
+    place, scoring = bucket.format(f"{tmp_path.name}/scored"), Scoring(limit=4)
+    out = open_place(place, "driver")
+    benchmark = prepare_benchmark(resolve_protocol(scoring), scoring, out / "benchmark")
+    publish(benchmark.folder)
+    folder = out / "mean"
+    open_folder(folder, {})
+    sampling = read_protocol("builtin").sampling
+    job = Job(MeanMethod("mean"), sampling, benchmark, folder, ["psnr"], None, False, "cpu")
+    shards = make_shards(benchmark, folder, 2, {})
+
+    def elsewhere(shard: Shard) -> int:
+        there = Sent.of(job).arrived()
+        assert there.folder != folder and there.benchmark.folder != benchmark.folder
+        return Worker(there)(Shard.of(shard.row()).within(there.folder))
+
+    assert [elsewhere(shard) for shard in shards] == [2, 2]
+    assert not any(map(job.is_done, shards))
+    bring(folder)
+    assert all(map(job.is_done, shards))
+
+    monkeypatch.setenv("MOEBIUS_COPIES", str(tmp_path / "others"))
+    monkeypatch.setattr(Worker, "_fill", None)
+    monkeypatch.setattr(Worker, "_score", None)
+    assert elsewhere(shards[0]) == 2, "what is finished was made anew"
 
 
 def test_a_shard_is_done_once_record_pictures_and_scores_are_there(benchmark, folder):

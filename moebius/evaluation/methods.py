@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from moebius.config import Sampling, load_json
+from moebius.data.copies import here
 from moebius.data.manifest import read_records
 from moebius.evaluation.benchmark import Item
 from moebius.evaluation.denoising import DenoiserFill, strength
@@ -99,14 +100,15 @@ class DenoiserMethod(Method):
         }
 
     def _read(self) -> tuple[Denoiser, LatentCodec]:
-        denoiser = load_denoiser(self.source, self.arch)
-        if self.codec is None and not (Path(self.source) / "vae").is_dir():
+        source = here(self.source)
+        denoiser = load_denoiser(source, self.arch)
+        if self.codec is None and not (Path(source) / "vae").is_dir():
             raise ValueError(f"{self.source} is a denoiser without codec: name one with --codec")
-        return denoiser, load_codec(self.codec or self.source)
+        return denoiser, load_codec(self.codec or source)
 
     def _noise_offset(self) -> float:
         """Of the noise in the model's training, as a saved pipeline tells it."""
-        path = Path(self.source) / "model_index.json"
+        path = Path(here(self.source)) / "model_index.json"
         saved = load_json(path) if path.is_file() else {}
         return saved.get("noise_offset", NOISE_OFFSET)
 

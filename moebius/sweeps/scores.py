@@ -10,7 +10,7 @@ from rich.console import Console
 from moebius.config import Scoring, Sweep, load_yaml, parse, set_dotted
 from moebius.config.sweep import Subject
 from moebius.console import Begin, bars
-from moebius.data.copies import bring
+from moebius.data.copies import here, place_of, publish
 from moebius.distill.run_folder import slug, write_text
 from moebius.evaluate import evaluate
 from moebius.evaluation.benchmark import prepare_benchmark
@@ -115,7 +115,7 @@ def score_model(sweep: Sweep, out: Path, workers: int) -> tuple[list[Row], list[
 def _model_rows(sweep: Sweep, scores: Scores) -> list[Row]:
     subject = sweep.subject
     paper = {} if sweep.published is None else published(sweep.published)
-    denoiser = load_denoiser(subject.source, subject.arch)
+    denoiser = load_denoiser(here(subject.source), subject.arch)
     size = resolve_protocol(next(iter(scorings(sweep).values()))).sampling.side
     counted = measure_complexity(denoiser.architecture, size // 8)
     return [
@@ -143,10 +143,11 @@ def _score_trial(
     if stored.get("asked") == asked:
         return stored
     name = f"{trial.folder.name}-{steps}"
-    method = DenoiserMethod(name, str(bring(trial.folder / "model").absolute()))
+    method = DenoiserMethod(name, place_of(trial.folder / "model"))
     result = evaluate(method, scoring, out / SCORED, workers, begin)
     kept = {"asked": asked, "metrics": result["metrics"], "notes": result["notes"]}
     write_text(path, json.dumps(kept, indent=1))
+    publish(path)
     return kept
 
 
