@@ -138,6 +138,24 @@ def test_a_file_that_is_too_long_is_not_taken(address: str):
     assert (send(199_000), send(201_000)) == (200, 413)
 
 
+def test_an_uploads_name_leads_nowhere_and_is_short(address: str):
+    import requests
+
+    for name in (
+        "../../up.png",
+        "/etc/up.png",
+        "a\r\nb/c\0.png",
+        "x" * 5_000 + ".png",
+        "..\\up.png",
+    ):
+        files = {"files": (name, b"text")}
+        answer = requests.post(f"{address}/gradio_api/upload", files=files, timeout=60)
+        assert answer.status_code in (200, 400), answer.text
+        for kept in map(Path, answer.json() if answer.status_code == 200 else ()):
+            assert Path(os.environ["GRADIO_TEMP_DIR"]) in kept.resolve().parents
+            assert len(os.fsencode(kept.name)) <= 200 and kept.name.isprintable()
+
+
 def test_uploads_are_gone_when_the_page_is_closed():
     pytest.importorskip("gradio", reason="pip install 'moebius-inpainting[app]'")
     with page_running(make_model(), "tiny", Limits(), "127.0.0.1", free_port()):

@@ -12,6 +12,8 @@ from moebius.inference.pipeline import InpaintPipeline
 from moebius.serving.uploads import Limits, decode_upload, encode_png
 
 FILES = ("image", "mask")
+SHOWN = 60
+"""Most characters of a client's text that an answer repeats."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +47,7 @@ def read_order(
             raise ValueError(f"{name} is missing: send it as a file of multipart/form-data")
     unknown = sorted({*files, *fields} - {*FILES, "seed", "steps", "guidance"})
     if unknown:
-        raise ValueError(f"{', '.join(unknown)} unknown: use image, mask, seed, steps, guidance")
+        raise ValueError(f"{_shown(unknown[0])} unknown: use image, mask, seed, steps, guidance")
     steps = _number(fields, "steps", int, 20, (1, max_steps))
     seed = _number(fields, "seed", int, 0, (0, 2**63 - 1))
     guidance = _number(fields, "guidance", float, None, (0, 30))
@@ -105,5 +107,10 @@ def _number(
         value = None
     low, high = bounds
     if value is None or not low <= value <= high:
-        raise ValueError(f"{name} is {fields[name]!r}: use a number from {low} to {high}")
+        raise ValueError(f"{name} is {_shown(fields[name])}: use a number from {low} to {high}")
     return value
+
+
+def _shown(text: str) -> str:
+    """A client's text in one line, and not all of it."""
+    return repr(text if len(text) <= SHOWN else f"{text[:SHOWN]}...")

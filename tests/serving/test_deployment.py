@@ -101,6 +101,21 @@ def test_a_bad_request_gets_one_line_and_harms_nobody(
 
 
 @pytest.mark.ray
+def test_what_files_are_called_does_not_matter(address: str):
+    plain = post(address, files=files(), data={"steps": "1"}).content
+    for name in ("../../../etc/photo.png", "a\r\nb.png", "/etc/passwd", "x" * 2_000, "C:\\a\\b"):
+        named = {"image": (name, IMAGE), "mask": (name, MASK)}
+        answer = post(address, files=named, data={"steps": "1"})
+        assert (answer.status_code, answer.content) == (200, plain), answer.text
+    endless = {"image": ("x" * 50_000, IMAGE), "mask": ("mask.png", MASK)}
+    answer = post(address, files=endless)
+    assert (answer.status_code, answer.json()) == (
+        400,
+        {"error": "the body is not multipart/form-data that can be read"},
+    )
+
+
+@pytest.mark.ray
 def test_health_counts_replicas_and_other_routes_are_refused(address: str):
     import requests
 

@@ -42,6 +42,22 @@ def test_a_large_photograph_is_shown_smaller_and_upright(tmp_path: Path):
     assert (shown.size, shown.mode) == ((SHOWN_SIDE // 4, SHOWN_SIDE), "RGB")
 
 
+@pytest.mark.parametrize("stem", ["a\nb", "..", "a b;c", "é" * 100], ids=ascii)
+def test_a_download_is_called_after_the_upload_and_lies_in_its_folder(
+    tmp_path: Path, pipeline: InpaintPipeline, stem: str
+):
+    """Gradio keeps names of at most 200 bytes, without separators."""
+    upload = tmp_path / f"{stem[:96]}.png"
+    photo().save(upload)
+    hole, choices = painted_hole([layer((15, 15, 25, 25))]), Choices(steps=1)
+    told: list[int] = []
+    filled = fill_photograph(
+        pipeline, upload, hole, choices, Limits(), tmp_path, lambda step, number: told.append(step)
+    )
+    (full,) = filled.full
+    assert full == filled.folder / f"{stem[:96]}_filled.png" and full.is_file()
+
+
 def test_it_is_filled_in_full_size_and_outside_the_paint_nothing_changes(
     tmp_path: Path, pipeline: InpaintPipeline
 ):
