@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+from moebius.config import Recipe
 from moebius.data.copies import is_copy, place_of
 from moebius.data.origins import probe
 from moebius.data.shards.storage import first_line
+from moebius.sources import missing_source
 from moebius.storage import VARIABLE
 
 ANSWER_S = 120.0
@@ -66,6 +68,32 @@ def fit_workers(workers: Workers) -> Workers:
                 f"{total.get(name, 0):g} {name}; use fewer workers or less for each"
             )
     return replace(workers, cpus=cpus)
+
+
+# --- inputs -----------------------------------------------------------------------------------
+
+
+def check_inputs(recipes: Sequence[Recipe]) -> None:
+    """Refuses recipes that name what neither this machine nor another node of the cluster has.
+
+    Raises:
+        ValueError: what this machine misses, where nobody has it.
+    """
+    import ray
+
+    problem = missing_source(recipes)
+    if problem is None:
+        return
+    own = ray.get_runtime_context().get_node_id()
+    others = [node for node in ray.nodes() if node["Alive"] and node["NodeID"] != own]
+    asked = [_ask(node, miss, list(recipes)) for node in others]
+    if all(_answered(reference) is not None for reference in asked):
+        raise ValueError(problem)
+
+
+def miss(recipes: Sequence[Recipe], name: str) -> str | None:
+    """What a node misses of what recipes name, or `None`."""
+    return missing_source(recipes)
 
 
 # --- storage ----------------------------------------------------------------------------------

@@ -1,6 +1,6 @@
 """What a recipe names is there: asked of this machine before anything starts anywhere."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from moebius.config import Recipe
@@ -25,6 +25,16 @@ def check_sources(recipe: Recipe) -> None:
     taught = teacher_recipe(recipe)
     if taught is not None:
         _check(taught)
+
+
+def missing_source(recipes: Sequence[Recipe]) -> str | None:
+    """What `check_sources` says of the first recipe that it refuses."""
+    for recipe in recipes:
+        try:
+            check_sources(recipe)
+        except ValueError as error:
+            return str(error)
+    return None
 
 
 def _check(recipe: Recipe) -> None:

@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.table import Table
 
 from moebius.assembly import made_up, train_run
-from moebius.cluster import Workers, check_shared, fit_workers, parse_workers
+from moebius.cluster import Workers, check_inputs, check_shared, fit_workers, parse_workers
 from moebius.config import Recipe, parse
 from moebius.config.secrets import without_secrets
 from moebius.console import Tracked, guard, show_progress
@@ -137,6 +137,21 @@ def start_ray() -> None:
             log_to_driver=False,
             logging_level="ERROR",
         )
+
+
+def start_checked(recipes: Sequence[Recipe]) -> None:
+    """`start_ray`, once it is known that what recipes name is here, or on a node that is joined.
+
+    Raises:
+        ValueError: naming the key, and what may stand there.
+    """
+    if os.environ.get("RAY_ADDRESS"):
+        start_ray()
+        check_inputs(recipes)
+        return
+    for recipe in recipes:
+        check_sources(recipe)
+    start_ray()
 
 
 def quiet() -> None:
@@ -266,8 +281,7 @@ def main(options: Options) -> None:
     for what in made_up(recipe):
         console.print(f"[yellow]made-up {what}: figures are for demonstration only[/]")
     workers = Workers(most, options.cpus_per_worker, options.gpus_per_worker, least)
-    check_sources(recipe)
-    start_ray()
+    start_checked([recipe])
     shared = folder.parent
     check_shared(shared)
     teacher = teacher_recipe(recipe)

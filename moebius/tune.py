@@ -58,7 +58,7 @@ from moebius.sweeps.trials import (
     promoted_recipe,
     read_sweep,
 )
-from moebius.train import Workers, launch, missing_inputs, quiet, start_ray
+from moebius.train import Workers, launch, missing_inputs, quiet, start_checked, start_ray
 
 NAMED_BY = {
     "--data": "recipe.data.source=PHOTOGRAPHS",
@@ -115,8 +115,9 @@ def main(options: Options) -> None:
         return
     if missing:
         raise ValueError(f"sweep {options.sweep} still needs {'; '.join(missing)}")
-    for recipe in recipes:
-        check_sources(recipe)
+    if options.in_process:
+        for recipe in recipes:
+            check_sources(recipe)
     for what in sorted({w for recipe in recipes for w in made_up(recipe)}):
         console.print(f"[yellow]made-up {what}: figures are for demonstration only[/]")
     if needs_latency(sweep):
@@ -124,7 +125,7 @@ def main(options: Options) -> None:
     check_budget(sweep, trials, report.latencies)
     cluster = None
     if not options.in_process:
-        start_ray()
+        start_checked(recipes)
         cluster = preflight(sweep, trials, recipes, out)
         check_shared(out)
     with occupied(out):

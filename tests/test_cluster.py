@@ -2,10 +2,13 @@
 
 import os
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from moebius.cluster import Workers, answer, parse_workers
+from moebius import cluster
+from moebius.cluster import Workers, answer, parse_workers, reach
+from moebius.recipes import read_recipe
 
 
 @pytest.mark.parametrize(("text", "ends"), [("1", (1, 1)), ("16", (16, 16)), ("8:16", (8, 16))])
@@ -46,3 +49,32 @@ def test_a_node_without_the_storage_says_what_is_wrong(tmp_path: Path, monkeypat
     monkeypatch.setattr(os, "replace", no_rename)
     problem = "cannot replace and append to files there (Operation not supported)"
     assert answer(probe, "node1") == problem
+
+
+def test_a_node_that_reaches_the_bucket_says_nothing(bucket: str) -> None:
+    place = bucket.format("run")
+    assert reach(place, "node1") is None
+    problem = reach(place.replace("photos", "no-such-bucket"), "node1")
+    assert problem is not None and "\n" not in problem
+
+
+@pytest.mark.parametrize(
+    ("answers", "refused"),
+    [([], True), (["no data"], True), (["no data", None], False), ([None], False)],
+)
+def test_inputs_may_lie_on_any_node(answers, refused: bool, monkeypatch) -> None:
+    """A head without the data's disk still leads workers that have it."""
+    ray = pytest.importorskip("ray")
+    nodes = [{"NodeID": n, "Alive": True} for n in range(len(answers) + 1)]
+    monkeypatch.setattr(ray, "nodes", lambda: nodes)
+    monkeypatch.setattr(ray, "get_runtime_context", lambda: SimpleNamespace(get_node_id=lambda: 0))
+    monkeypatch.setattr(cluster, "_ask", lambda node, question, about: answers[node["NodeID"] - 1])
+    monkeypatch.setattr(cluster, "_answered", lambda reference: reference)
+    recipe = read_recipe("builtin", {"data.source": "/nowhere"})
+    if refused:
+        with pytest.raises(ValueError, match=r"^data\.source: no data at '/nowhere'"):
+            cluster.check_inputs([recipe])
+    else:
+        cluster.check_inputs([recipe])
+    assert cluster.miss([recipe], "node1") is not None
+    assert cluster.miss([read_recipe("builtin")], "node1") is None
