@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 from diffusers.configuration_utils import ConfigMixin, register_to_config
 from diffusers.models.modeling_utils import ModelMixin
+from safetensors import safe_open
 from torch import Tensor, nn
 
 from moebius.blocks.products import adopt
-from moebius.config import Architecture, parse
+from moebius.config import Architecture, load_json, parse
 from moebius.models.architectures import resolve
 from moebius.models.modes import let_read
 from moebius.models.unet import DownStage, UNet
@@ -146,6 +147,9 @@ class Denoiser(ModelMixin, ConfigMixin):
     @classmethod
     def from_pretrained(cls, folder: str | Path, **options: Any) -> "Denoiser":
         """Loads `config.json` and safetensors weights from a folder or the Hub, strictly."""
+        saved = Path(folder) / (options.get("subfolder") or "")
+        if (saved / "config.json").is_file():
+            check_saved(saved, options.get("variant"))
         options.setdefault("low_cpu_mem_usage", False)
         options.setdefault("use_safetensors", True)
         return load_whole(super().from_pretrained, folder, **options)
@@ -164,6 +168,44 @@ def build(arch: str | Path | Mapping[str, Any] | Architecture, **overrides: Any)
         overrides: `widths`, `depths`, or any field of `moebius.config.Architecture`.
     """
     return Denoiser(**resolve(arch, **overrides).model_dump(by_alias=True))
+
+
+def check_saved(folder: Path, variant: str | None = None) -> None:
+    """Refuses a folder whose `config.json` is not its weights', before anything large is made.
+
+    diffusers itself ignores keys that it does not know, allocates what the file says, and takes
+    a file that is a text for a Hub's name.
+
+    Raises:
+        ValueError: naming the file, and what is wrong.
+    """
+    path = folder / "config.json"
+    given = {key: value for key, value in load_json(path).items() if not key.startswith("_")}
+    architecture = parse(Architecture, given, str(path))
+    weights = folder / f"diffusion_pytorch_model{f'.{variant}' if variant else ''}.safetensors"
+    if not weights.is_file():  # diffusers says which it looks for
+        return
+    with safe_open(weights, "pt") as file:
+        names = file.keys()
+        theirs = {name: tuple(file.get_slice(name).get_shape()) for name in names}
+    stages = [*architecture.stages, *([architecture.middle] if architecture.middle else [])]
+    if sum(stage.depth for stage in stages) > len(theirs):
+        raise ValueError(f"{path} asks for more layers than {weights.name} has tensors")
+    try:
+        with torch.device("meta"):
+            state = build(architecture).state_dict()
+    except (ValueError, RuntimeError, OverflowError, TypeError) as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"{path} describes nothing that can be built: {reason}") from None
+    ours = {key: tuple(tensor.shape) for key, tensor in state.items()}
+    differing = {
+        "missing": ours.keys() - theirs.keys(),
+        "unexpected": theirs.keys() - ours.keys(),
+        "of another shape": {k for k in ours.keys() & theirs.keys() if ours[k] != theirs[k]},
+    }
+    found = [f"{len(keys)} {what}, first {min(keys)}" for what, keys in differing.items() if keys]
+    if found:
+        raise ValueError(f"the weights in {folder} are not its config.json's: {'; '.join(found)}")
 
 
 def category_ids(categories: Tensor, context_length: int = 10) -> Tensor:

@@ -138,3 +138,31 @@ def test_a_damaged_folder_is_named_in_one_line(model, tmp_path: Path, how: str):
     with pytest.raises(ValueError, match=f"{tmp_path.name} cannot be loaded") as caught:
         load_denoiser(tmp_path)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"latent_size": 2**40}, "of another shape|can be built"),
+        ({"lcg_dim": 16}, r"not its config.json's: \d+ of another shape, first lcg"),
+        ({"latent": 3}, "did you mean 'latent_size'"),
+        ({"stages": [{"width": 32, "depth": 2**31}]}, "asks for more layers than"),
+    ],
+)
+def test_a_config_of_another_model_is_refused_before_it_is_built(
+    model, tmp_path: Path, change: dict, reason: str
+):
+    model.save_pretrained(tmp_path)
+    config = tmp_path / "config.json"
+    config.write_text(json.dumps({**json.loads(config.read_text()), **change}))
+    with pytest.raises(ValueError, match=reason) as caught:
+        load_denoiser(tmp_path)
+    assert len(str(caught.value).splitlines()) == 1 and str(tmp_path) in str(caught.value)
+
+
+def test_a_config_that_is_a_text_does_not_lead_to_the_hub(model, tmp_path: Path):
+    """As diffusers would have it."""
+    model.save_pretrained(tmp_path)
+    (tmp_path / "config.json").write_text('"owner/name"')
+    with pytest.raises(ValueError, match="config.json is not a JSON object"):
+        load_denoiser(tmp_path)
