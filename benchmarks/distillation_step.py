@@ -3,11 +3,11 @@
 Peak memory is what a step of batch 4 needs beyond the weights, each form in a process of its own.
 """
 
-import resource
 import subprocess
 import sys
 
 import torch
+from _memory import peak, resident
 from _plain import distillation_step, plain_operators
 from _ratio import ratio, show
 
@@ -50,14 +50,14 @@ def main() -> None:
 
     if len(sys.argv) > 1:
         batch = make_batch(4)
-        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        before = resident()
         {"plain": plain, "fast": fast}[sys.argv[1]]()
-        print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 2**20)
+        print((peak() - before) / 2**30)
         return
     batch = make_batch(1)
     show("distillation step, 256 px", ratio(plain, fast, rounds=2), at_least=2)
     slow, quick = peak_memory("plain"), peak_memory("fast")
-    timed = quick, slow, quick / slow
+    timed = slow, quick, quick / slow
     show("memory of a distillation step, 256 px, batch 4, to plain", timed, at_most=0.6, unit="GiB")
 
 

@@ -4,12 +4,11 @@ Memory is what a step needs beyond the weights. One process a size, so that each
 """
 
 import json
-import resource
 import subprocess
 import sys
-from pathlib import Path
 
 import torch
+from _memory import peak, resident
 from _ratio import DEVICE, seconds, show
 
 import moebius
@@ -20,12 +19,6 @@ TARGETS = {1024: 4.3, 2048: 18.0}
 CELL = 8
 
 
-def resident() -> int:
-    """Bytes that this process holds now."""
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
-    return pages * resource.getpagesize()
-
-
 @torch.inference_mode()
 def measure(side: int) -> dict[str, float]:
     """Seconds of a step, its context kept, and bytes beyond the weights."""
@@ -34,11 +27,8 @@ def measure(side: int) -> dict[str, float]:
     ids = category_ids(torch.tensor([0], device=DEVICE))
     before = torch.cuda.memory_allocated() if DEVICE.type == "cuda" else resident()
     times = [seconds(lambda: fast(sample, 500, ids)) for _ in range(ROUNDS[side] + 1)]
-    if DEVICE.type == "cuda":
-        peak = torch.cuda.max_memory_allocated()
-    else:
-        peak = 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return {"seconds": min(times[1:]), "bytes": peak - before}
+    most = torch.cuda.max_memory_allocated() if DEVICE.type == "cuda" else peak()
+    return {"seconds": min(times[1:]), "bytes": most - before}
 
 
 def main() -> None:

@@ -59,9 +59,12 @@ class PositionLambda(nn.Conv3d):
         half = window // 2
         super().__init__(1, width, (1, window, window), padding=(0, half, half))
 
-    def forward(self, q: Tensor, v: Tensor) -> Tensor:  # type: ignore[override]
-        """Q (B, H, W, h, k), V (B, H, W, v) -> Q lambda_p without bias, (B, H, W, h, v)."""
-        return window_product(q, v, self.weight[:, 0, 0].to(q.dtype))
+    def forward(self, q: Tensor, v: Tensor, top: int = 0) -> Tensor:  # type: ignore[override]
+        """Q (B, H, W, h, k), V (B, H, W, v) -> Q lambda_p without bias, (B, H, W, h, v).
+
+        Q may be some of the map's rows, from row `top` on.
+        """
+        return window_product(q, v, self.weight[:, 0, 0].to(q.dtype), top)
 
     def conv_macs(self, q: Tensor, v: Tensor) -> int:
         """MACs of the convolution by its definition, whatever runs in its place."""

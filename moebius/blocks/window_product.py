@@ -41,22 +41,24 @@ class Plan(NamedTuple):
     """Output rows a piece."""
 
 
-def window_product(q: Tensor, v: Tensor, kernel: Tensor) -> Tensor:
+def window_product(q: Tensor, v: Tensor, kernel: Tensor, top: int = 0) -> Tensor:
     """Sum over the window of (q[n] . kernel[:, r]) v[n + r], zeros outside the map.
 
     Args:
-        q: (B, H, W, h, k).
-        v: (B, H, W, v).
+        q: (B, H, W, h, k), or some of the map's rows.
+        v: (B, H, W, v), all of them.
         kernel: (k, R, S), odd sides.
+        top: the row of the map that q's first is.
 
     Returns:
-        (B, H, W, h, v).
+        (B, H, W, h, v), q's rows.
     """
     _, height, width, heads, _ = q.shape
-    kernel = _crop(kernel, height, width)
+    kernel = _crop(kernel, v.shape[1], width)
     plan = make_plan(
         height, width, heads, kernel.shape[1], kernel.shape[2], q.element_size(), q.device.type
     )
+    plan, v = _within_reach(plan, v, kernel.shape[1] // 2, top, height)
     band = _band(kernel, plan)
     if torch.is_grad_enabled() and any(t.requires_grad for t in (q, v, band)):
         return _WindowProduct.apply(q, v, band, plan)
@@ -78,6 +80,14 @@ def make_plan(
     room = max(1, PIECE_BYTES.get(device, LARGE_PIECE) // a_row)
     rows = min(height, room)
     return Plan(tile, columns, (left, right, side_y, side_y), max(1, room // height), rows)
+
+
+def _within_reach(plan: Plan, v: Tensor, side: int, top: int, height: int) -> tuple[Plan, Tensor]:
+    """The rows of V that windows around `height` rows reach, and zeros for those it lacks."""
+    above, below = top - side, top + height + side - v.shape[1]
+    left, right, _, _ = plan.padding
+    plan = plan._replace(padding=(left, right, max(0, -above), max(0, below)))
+    return plan, v[:, max(0, above) : top + height + side]
 
 
 def _crop(kernel: Tensor, height: int, width: int) -> Tensor:

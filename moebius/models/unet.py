@@ -123,7 +123,7 @@ class Layer(nn.Module):
         return x if self.mixer is None else self.mixer(x, context)
 
 
-class _Stage(nn.Module):
+class PairedStage(nn.Module):
     """Residual blocks under `resnets`, mixing blocks under `attentions`, called in pairs."""
 
     layers: list[Layer]
@@ -132,11 +132,16 @@ class _Stage(nn.Module):
         super().__init__()
         self.resnets = nn.ModuleList(layer.resnet for layer in layers)
         self.attentions = nn.ModuleList(layer.mixer for layer in layers if layer.mixer is not None)
+        self.pair()
+
+    def pair(self) -> None:
+        """Makes the pairs of what both lists hold; again, where something in them was replaced."""
+        mixers = [*self.attentions, *[None] * (len(self.resnets) - len(self.attentions))]
         # Plain list: the pairs call modules that are registered above, under released names.
-        self.__dict__["layers"] = layers
+        self.__dict__["layers"] = list(map(Layer, self.resnets, mixers))
 
 
-class DownStage(_Stage):
+class DownStage(PairedStage):
     """`depth` layers, then a stride-2 convolution unless it is the last stage."""
 
     def __init__(self, stage: Stage, width: int, last: bool, layer: Callable[..., Layer]) -> None:
@@ -158,7 +163,7 @@ class DownStage(_Stage):
         return x, skips
 
 
-class MiddleStage(_Stage):
+class MiddleStage(PairedStage):
     """Residual, mixing, residual, below the last stage."""
 
     def __init__(self, stage: Stage, width: int, layer: Callable[..., Layer]) -> None:
@@ -171,7 +176,7 @@ class MiddleStage(_Stage):
         return x
 
 
-class UpStage(_Stage):
+class UpStage(PairedStage):
     """`depth + 1` layers over skip connections, then nearest upsampling and a convolution."""
 
     def __init__(

@@ -4,10 +4,14 @@ Two neighbours of the upsampled map are the same cell, so each of the four outpu
 2x2 cells only, with sums of the kernel's rows and columns: 16 instead of 36 products a cell.
 """
 
+from itertools import product
+
 import torch
 from diffusers.models.upsampling import Upsample2D
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from moebius.models.bands import bands
 
 PARTS = ((0, (1, 2)), ((0, 1), 2))
 """Kernel rows that meet the first and the second of an output's two cells, for even and odd
@@ -35,12 +39,15 @@ class UpsampledConv(nn.Module):
         doubled = 2 * height, 2 * width
         if output_size is not None and tuple(output_size) != doubled:
             return self.conv(F.interpolate(x, size=output_size))  # its last cells count once
+        cut = bands(x.permute(0, 2, 3, 1), max(x.shape[1], self.conv.out_channels))
         padded = F.pad(x, (1, 1, 1, 1))
         out = x.new_empty(batch, *doubled, self.conv.out_channels).permute(0, 3, 1, 2)
-        for index, conv in enumerate(self.convs):
+        for (samples, rows), (index, conv) in product(cut, enumerate(self.convs)):
             down, across = divmod(index, 2)
-            seen = padded[:, :, down : down + height + 1, across : across + width + 1]
-            out[:, :, down::2, across::2] = conv(seen)
+            top, bottom = rows.start + down, rows.stop + down + 1
+            seen = padded[samples, :, top:bottom, across : across + width + 1]
+            part = slice(2 * rows.start + down, 2 * rows.stop, 2)
+            out[samples, :, part, across::2] = conv(seen)
         return out
 
 

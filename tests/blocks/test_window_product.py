@@ -65,6 +65,20 @@ def test_values_and_gradients_are_those_of_the_convolution(size, window) -> None
         torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-10)
 
 
+@pytest.mark.usefixtures("_pieces")
+@pytest.mark.parametrize(("top", "bottom"), [(0, 9), (0, 1), (2, 4), (5, 9), (8, 9)])
+@pytest.mark.parametrize("window", [3, 7, 19])
+def test_some_rows_are_those_of_the_whole_map(top: int, bottom: int, window: int) -> None:
+    q, v, kernel = draw((9, 27), window)
+    rows = window_product(q[:, top:bottom], v, kernel, top)
+    whole = plain(q, v, kernel)[:, top:bottom]
+    torch.testing.assert_close(rows, whole, rtol=1e-10, atol=1e-10)
+    expected, actual = (
+        torch.autograd.grad(y.square().sum(), (q, v, kernel)) for y in (whole, rows)
+    )
+    torch.testing.assert_close(actual, expected, rtol=1e-8, atol=1e-8)
+
+
 def test_without_gradients_it_is_the_same() -> None:
     inputs = draw((6, 22), 7)
     with torch.no_grad():

@@ -9,7 +9,7 @@ from torch import nn
 
 import moebius
 from moebius.blocks.products import Conv2d
-from moebius.models import optimized
+from moebius.models import bands, optimized
 from moebius.models.architectures import NAMES
 from moebius.models.denoiser import Denoiser, category_ids
 from moebius.models.inference_forms import FoldedInteractiveLambda
@@ -61,6 +61,18 @@ def test_outputs_and_features_are_the_denoisers(arch: str) -> None:
     after = model.state_dict()
     assert all(torch.equal(tensor, after[key]) for key, tensor in before.items())
     assert not any(p.requires_grad for p in fast.parameters())
+
+
+@pytest.mark.parametrize("arch", ["lmi_dw_mixffn", "gla_ca_dw_ffn", "lmi_conv_mixffn"])
+@pytest.mark.parametrize("room", [1, 2**14, 2**17])
+def test_maps_in_bands_are_the_denoisers(arch: str, room: int, monkeypatch) -> None:
+    monkeypatch.setattr(bands, "BAND_BYTES", room)
+    model = trained(arch).double()
+    actual, expected = (run(m, (18, 22), dtype=torch.double) for m in (model.optimized(), model))
+    exact = 1e-5 if "gla" in arch else 1e-10  # GLA works in float32
+    assert relative(actual.sample, expected.sample) < exact
+    for name, feature in expected.features.items():
+        assert relative(actual.features[name], feature) < exact, name
 
 
 def test_contexts_and_sizes_are_kept_apart() -> None:
