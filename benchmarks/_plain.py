@@ -7,7 +7,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from moebius.blocks import InteractiveLambda, LocalLambda
+from moebius.blocks import (
+    DepthwiseSeparableConv,
+    InteractiveLambda,
+    LocalLambda,
+    MixFeedForward,
+    MixingBlock,
+    ResidualBlock,
+)
 from moebius.blocks.products import Conv2d, Linear
 from moebius.distill.batch import NoisyBatch
 from moebius.distill.losses import implied_clean
@@ -41,12 +48,44 @@ def interactive_lambda(
     return y.flatten(1, 2).transpose(1, 2).contiguous()
 
 
+def mix_feed_forward(m: MixFeedForward, x: Tensor, size: tuple[int, int]) -> Tensor:
+    """Mix-FFN as Sec. 3 has it, (B, N, C) -> (B, N, C)."""
+    grid = x.transpose(1, 2).unflatten(2, size)
+    value, gate = m.depth_conv(F.silu(m.inverted_conv(grid))).chunk(2, dim=1)
+    return m.point_conv(value * F.silu(gate)).flatten(2).transpose(1, 2)
+
+
+def mixing_block(m: MixingBlock, x: Tensor, context: Tensor, size: tuple[int, int]) -> Tensor:
+    """Eq. 3, (B, N, C) -> (B, N, C)."""
+    x = x + m.attn1(m.norm1(x), size)
+    x = x + m.attn2(m.norm2(x), context, size)
+    return x + m.ff(m.norm3(x), size)
+
+
+def separable_conv(m: DepthwiseSeparableConv, x: Tensor) -> Tensor:
+    """Depthwise 3x3, BN, ReLU, 1x1, BN, (B, C_in, H, W) -> (B, C_out, H, W)."""
+    y = m.bn2(m.conv_pw(F.relu(m.bn1(m.conv_dw(x)))))
+    return x + y if m.residual else y
+
+
+def residual_block(m: ResidualBlock, x: Tensor, time: Tensor) -> Tensor:
+    """DDPM's block, (B, C_in, H, W) -> (B, C_out, H, W)."""
+    y = m.conv1(F.silu(m.norm1(x)))
+    y = y + m.time_emb_proj(F.silu(time))[:, :, None, None]
+    y = m.conv2(F.silu(m.norm2(y)))
+    return y + (x if m.conv_shortcut is None else m.conv_shortcut(x))
+
+
 @contextmanager
 def plain_operators() -> Iterator[None]:
-    """Operators in their plain form, and torch's own layers, in every network inside a `with`."""
+    """Operators and blocks in their plain form, and torch's own layers, inside a `with`."""
     plain: dict[type[nn.Module], Callable[..., Tensor]] = {
         LocalLambda: local_lambda,
         InteractiveLambda: interactive_lambda,
+        MixFeedForward: mix_feed_forward,
+        MixingBlock: mixing_block,
+        DepthwiseSeparableConv: separable_conv,
+        ResidualBlock: residual_block,
         Linear: nn.Linear.forward,
         Conv2d: nn.Conv2d.forward,
     }

@@ -1,9 +1,11 @@
 """The conv slot: 3x3 convolutions, dense or depthwise-separable, and the block around them."""
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from moebius.blocks.products import Conv2d
+from moebius.blocks.recomputed import depthwise_of_silu, pointwise_of_normalised
 from moebius.blocks.registry import OperatorSpec, create, register
 
 
@@ -31,7 +33,18 @@ class DepthwiseSeparableConv(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C_in, H, W) -> (B, C_out, H, W)."""
-        y = self.bn2(self.conv_pw(F.relu(self.bn1(self.conv_dw(x)))))
+        return self._rest(self.conv_dw(x), x)
+
+    def of_silu(self, x: Tensor) -> Tensor:
+        """self(silu(x)), for which training keeps x alone."""
+        return self._rest(depthwise_of_silu(x, self.conv_dw), F.silu(x))
+
+    def _rest(self, mixed: Tensor, x: Tensor) -> Tensor:
+        if type(self.bn1) is nn.BatchNorm2d and torch.is_grad_enabled() and mixed.requires_grad:
+            y = pointwise_of_normalised(mixed, self.bn1, self.conv_pw)
+        else:
+            y = self.conv_pw(F.relu(self.bn1(mixed)))
+        y = self.bn2(y)
         return x + y if self.residual else y
 
 
@@ -64,7 +77,13 @@ class ResidualBlock(nn.Module):
 
     def forward(self, x: Tensor, time: Tensor) -> Tensor:
         """x (B, C_in, H, W), time (B, T) -> (B, C_out, H, W)."""
-        y = self.conv1(F.silu(self.norm1(x)))
+        y = _of_silu(self.conv1, self.norm1(x))
         y = y + self.time_emb_proj(F.silu(time))[:, :, None, None]
-        y = self.conv2(F.silu(self.norm2(y)))
+        y = _of_silu(self.conv2, self.norm2(y))
         return y + (x if self.conv_shortcut is None else self.conv_shortcut(x))
+
+
+def _of_silu(conv: nn.Module, x: Tensor) -> Tensor:
+    if isinstance(conv, DepthwiseSeparableConv) and torch.is_grad_enabled() and x.requires_grad:
+        return conv.of_silu(x)
+    return conv(F.silu(x))

@@ -6,7 +6,7 @@ from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from moebius.blocks.recomputed import depthwise_of_silu, pointwise_of_gated
+from moebius.blocks.recomputed import gated_of_silu
 from moebius.blocks.registry import register
 
 
@@ -43,8 +43,7 @@ class MixFeedForward(nn.Module):
         grid = rearrange(x, "b (y x) c -> b c y x", y=size[0])
         hidden = self.inverted_conv(grid)
         if torch.is_grad_enabled() and hidden.requires_grad:
-            hidden = depthwise_of_silu(hidden, self.depth_conv.conv)
-            y = pointwise_of_gated(hidden, self.point_conv.conv)
+            y = gated_of_silu(hidden, self.depth_conv.conv, self.point_conv.conv)
         else:
             value, gate = self.depth_conv(F.silu(hidden)).chunk(2, dim=1)
             y = self.point_conv(value * F.silu(gate))

@@ -6,6 +6,7 @@ from torch import Tensor, nn
 from moebius.blocks.feed_forward import MixFeedForward
 from moebius.blocks.interactive_lambda import InteractiveLambda
 from moebius.blocks.local_lambda import LocalLambda
+from moebius.blocks.recomputed import of_normalised
 
 
 class MixingBlock(nn.Module):
@@ -26,9 +27,9 @@ class MixingBlock(nn.Module):
 
     def forward(self, x: Tensor, context: Tensor, size: tuple[int, int]) -> Tensor:
         """x (B, N, C), context (B, M, D), size (H, W) with N = H*W -> (B, N, C)."""
-        x = x + self.attn1(self.norm1(x), size)
-        x = x + self.attn2(self.norm2(x), context, size)
-        return x + self.ff(self.norm3(x), size)
+        x = x + of_normalised(self.attn1, self.norm1, x, size)
+        x = x + of_normalised(self.attn2, self.norm2, x, context, size)
+        return x + of_normalised(self.ff, self.norm3, x, size)
 
 
 class LambdaMixBlock(MixingBlock):
