@@ -84,7 +84,7 @@ guard(lambda: main(Options(recipe=sys.argv[1], out=sys.argv[2], cpus_per_worker=
     ("victim", "lost", "kept"),
     [
         ("worker", "worker 0 of the run was lost", "folder"),
-        ("worker", "worker 0 of the run was lost", "bucket"),
+        pytest.param("worker", "worker 0 of the run was lost", "bucket", marks=pytest.mark.slow),
         ("controller", "the run's controller was lost", "folder"),
         pytest.param("node", "worker 0 of the run was lost", "folder", marks=pytest.mark.slow),
         pytest.param("node", "worker 0 of the run was lost", "bucket", marks=pytest.mark.slow),
@@ -131,6 +131,7 @@ def test_a_run_goes_on_when_a_process_of_it_is_killed(
     assert (folder / saved).read_bytes() == (tmp_path / "undisturbed" / saved).read_bytes()
 
 
+@pytest.mark.slow
 @pytest.mark.ray
 @pytest.mark.timeout(600)
 def test_a_picture_that_hangs_in_a_loader_ends_the_run_in_one_line(

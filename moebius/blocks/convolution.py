@@ -1,11 +1,10 @@
 """The conv slot: 3x3 convolutions, dense or depthwise-separable, and the block around them."""
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from moebius.blocks.products import Conv2d
-from moebius.blocks.recomputed import depthwise_of_silu, pointwise_of_normalised
+from moebius.blocks.recomputed import depthwise_of_silu, pointwise_of_normalised, trains
 from moebius.blocks.registry import OperatorSpec, create, register
 
 
@@ -40,7 +39,7 @@ class DepthwiseSeparableConv(nn.Module):
         return self._rest(depthwise_of_silu(x, self.conv_dw), F.silu(x))
 
     def _rest(self, mixed: Tensor, x: Tensor) -> Tensor:
-        if type(self.bn1) is nn.BatchNorm2d and torch.is_grad_enabled() and mixed.requires_grad:
+        if type(self.bn1) is nn.BatchNorm2d and trains(mixed):
             y = pointwise_of_normalised(mixed, self.bn1, self.conv_pw)
         else:
             y = self.conv_pw(F.relu(self.bn1(mixed)))
@@ -84,6 +83,6 @@ class ResidualBlock(nn.Module):
 
 
 def _of_silu(conv: nn.Module, x: Tensor) -> Tensor:
-    if isinstance(conv, DepthwiseSeparableConv) and torch.is_grad_enabled() and x.requires_grad:
+    if isinstance(conv, DepthwiseSeparableConv) and trains(x):
         return conv.of_silu(x)
     return conv(F.silu(x))

@@ -1,12 +1,11 @@
 """The two feed-forward operators: GEGLU and Mix-FFN."""
 
-import torch
 from diffusers.models.attention import FeedForward
 from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from moebius.blocks.recomputed import gated_of_silu
+from moebius.blocks.recomputed import gated_of_silu, trains
 from moebius.blocks.registry import register
 
 
@@ -42,7 +41,7 @@ class MixFeedForward(nn.Module):
         """(B, N, C) tokens of an H x W map -> (B, N, C)."""
         grid = rearrange(x, "b (y x) c -> b c y x", y=size[0])
         hidden = self.inverted_conv(grid)
-        if torch.is_grad_enabled() and hidden.requires_grad:
+        if trains(hidden):
             y = gated_of_silu(hidden, self.depth_conv.conv, self.point_conv.conv)
         else:
             value, gate = self.depth_conv(F.silu(hidden)).chunk(2, dim=1)

@@ -17,6 +17,16 @@ from torch.nn import functional as F
 from moebius.blocks.products import product
 
 
+def trains(x: Tensor) -> bool:
+    """Whether something would be kept for a backward pass, and nobody records operators."""
+    return (
+        torch.is_grad_enabled()
+        and x.requires_grad
+        and not torch.compiler.is_compiling()
+        and not torch.jit.is_tracing()
+    )
+
+
 def depthwise_of_silu(x: Tensor, conv: nn.Conv2d) -> Tensor:
     """conv(silu(x)) of a depthwise convolution, (B, C, H, W) -> (B, C, H', W')."""
     weight, bias = _as_autocast(x.device.type, conv.weight, conv.bias)
@@ -61,7 +71,7 @@ def of_normalised(operator: nn.Module, norm: nn.LayerNorm, x: Tensor, *inputs: A
     """
     y, source = norm(x), x.detach()
     others = torch._C._autograd._top_saved_tensors_default_hooks(True)
-    if not (torch.is_grad_enabled() and y.requires_grad) or others is not None:
+    if not trains(y) or others is not None:
         return operator(y, *inputs)
     # Not y itself: whoever keeps something keeps the hook, too.
     own, dtype = y.untyped_storage().data_ptr(), y.dtype

@@ -34,17 +34,19 @@ def graph_forms() -> Iterator[None]:
             setattr(owner, name, form)
 
 
-def window_lambda(q: Tensor, v: Tensor, kernel: Tensor) -> Tensor:
+def window_lambda(q: Tensor, v: Tensor, kernel: Tensor, top: int = 0) -> Tensor:
     """The position lambdas of Eq. 1 by one convolution, applied to Q.
 
     Args:
         q: (B, H, W, h, k).
         v: (B, H, W, v).
         kernel: (k, R, S), odd sides.
+        top: always 0: a graph works on whole maps.
 
     Returns:
         (B, H, W, h, v), what `moebius.blocks.window_product` returns.
     """
+    assert top == 0
     width, channels = kernel.shape[0], v.shape[-1]
     padding = (kernel.shape[1] // 2, kernel.shape[2] // 2)
     # The channels of V join the batch: the window is the same for all, and 2-D runs everywhere.

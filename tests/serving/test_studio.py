@@ -42,7 +42,7 @@ def test_a_large_photograph_is_shown_smaller_and_upright(tmp_path: Path):
     assert (shown.size, shown.mode) == ((SHOWN_SIDE // 4, SHOWN_SIDE), "RGB")
 
 
-@pytest.mark.parametrize("stem", ["a\nb", "..", "a b;c", "é" * 100], ids=ascii)
+@pytest.mark.parametrize("stem", ["a\nb", "..up", "a b;c", "é" * 100], ids=ascii)
 def test_a_download_is_called_after_the_upload_and_lies_in_its_folder(
     tmp_path: Path, pipeline: InpaintPipeline, stem: str
 ):
