@@ -14,6 +14,7 @@ from pathlib import Path
 from huggingface_hub.utils.logging import set_verbosity_error
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
 
 from moebius.config.secrets import hide_secrets
 from moebius.data.copies import glance
@@ -21,6 +22,7 @@ from moebius.distill.run_folder import RunFolder
 
 INTERVAL_S = 0.5
 LINE_EVERY_S = 15.0
+WIDEST_COLUMNS = 10_000
 
 Begin = Callable[[str, int], Callable[[int], None]]
 """Told what begins and how many things it has; what it returns is told how many are done."""
@@ -44,6 +46,16 @@ def guard(main: Callable[[], None]) -> None:
         sys.exit(_say(f"failed: {error}", 1))
     except KeyboardInterrupt:
         sys.exit(_say("stopped; the same command goes on from the last checkpoint", 130))
+
+
+def print_table(table: Table) -> None:
+    """Prints a table: folded into a terminal, and in a pipe as wide as its widest cells need."""
+    terminal = Console()
+    if terminal.is_terminal:
+        terminal.print(table)
+        return
+    wide = Console(width=WIDEST_COLUMNS)  # what reads a pipe finds a cell's whole text on one line
+    Console(width=wide.measure(table).maximum).print(table)
 
 
 def _unread() -> bool:

@@ -13,7 +13,7 @@ from rich.table import Table
 
 from moebius.cluster import check_shared
 from moebius.config import Polarity, Scoring, parse
-from moebius.console import Begin, bars, guard, silent
+from moebius.console import Begin, bars, guard, print_table, silent
 from moebius.data.copies import bring, here, publish, shown
 from moebius.distill.occupation import occupied
 from moebius.distill.run_folder import slug, write_text
@@ -284,9 +284,7 @@ def main(options: Options) -> None:
             )
             return
         result = evaluate(method, scoring, out, options.workers, begin)
-    # As wide as it needs to be in a pipe: a table that wraps numbers cannot be read.
-    terminal = Console()
-    (terminal if terminal.is_terminal else Console(width=160)).print(result_table(out, result))
+    print_table(result_table(out, result))
     for note in result["notes"]:
         console.print(f"[yellow]{note}[/]", highlight=False)
     place = shown(out / method.name)
@@ -306,7 +304,7 @@ def draw_features(options: Options, console: Console) -> None:
     table = Table("feature", "similarity", box=None)
     for name, value in alike.items():
         table.add_row(name, f"{value:.3f}")
-    Console().print(table)
+    print_table(table)
     console.print(f"figure in {out / 'features.png'}")
 
 

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from moebius.console import guard
+from moebius.console import guard, print_table
 from moebius.deploy.graphs import Graph, model_graphs
 from moebius.deploy.manifest import describe, write_manifest
 from moebius.deploy.onnx_files import (
@@ -172,7 +172,7 @@ def _show(folder: Path, names: Sequence[str]) -> None:
     sizes = {name: (folder / name).stat().st_size / 1e6 for name in names}
     for name, size in (*sizes.items(), ("together", sum(sizes.values()))):
         table.add_row(name, f"{size:.2f}")
-    Console().print(table)
+    print_table(table)
 
 
 def _serve(folder: Path, port: int) -> None:

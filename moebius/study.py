@@ -6,11 +6,10 @@ from pathlib import Path
 from typing import Annotated
 
 import tyro
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from moebius.console import guard
+from moebius.console import guard, print_table
 from moebius.evaluation.evaluated import EvaluatedFolder
 from moebius.evaluation.study.build import Scenario, build_study, key_path
 from moebius.evaluation.study.report import write_report
@@ -88,7 +87,7 @@ def report(options: Report) -> None:
     for row in made.preferences:
         interval = "–" if row.interval is None else "{:.1f} to {:.1f}".format(*row.interval)
         table.add_row(escape(row.scenario), escape(row.method), f"{row.share:.2f}", interval)
-    Console().print(table)
+    print_table(table)
     for line in made.refused:
         print(f"refused: {line}", file=sys.stderr)
     print(f"Wrote {options.output}/report.md, report.csv, report.png")

@@ -11,7 +11,7 @@ from rich.console import Console
 from moebius.assembly import made_up, train_run
 from moebius.cluster import check_shared
 from moebius.config import Recipe, Sweep
-from moebius.console import guard
+from moebius.console import guard, print_table
 from moebius.data.copies import publish, shown
 from moebius.distill.occupation import occupied
 from moebius.evaluation.published import differences
@@ -23,7 +23,6 @@ from moebius.sources import check_sources
 from moebius.storage import kept_folder, run_folder
 from moebius.sweeps.report import (
     OTHERS,
-    PIPE_WIDTH,
     Report,
     print_rows,
     setting,
@@ -233,9 +232,7 @@ def print_plan(
         scoring=scoring,
         taught_by=recipes if sweep.search is not None else (),
     )
-    terminal = Console()
-    console = terminal if terminal.is_terminal else Console(width=PIPE_WIDTH)
-    console.print(plan.to_rich(planned, f"{sweep.name}: planned"))
+    print_table(plan.to_rich(planned, f"{sweep.name}: planned"))
 
 
 def run_model(sweep: Sweep, out: Path, options: Options, missing: Sequence[str]) -> None:

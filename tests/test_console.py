@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 from rich.console import Console
+from rich.table import Table
 
 from moebius import console
 from moebius.config import Recipe, parse
-from moebius.console import Tracked, guard, show_progress
+from moebius.console import Tracked, guard, print_table, show_progress
 from moebius.distill.run_folder import RunFolder
 
 RECIPE = parse(Recipe, {"training": {"steps": 20, "global_batch": 4}}, "recipe")
@@ -162,3 +163,18 @@ def test_a_name_with_a_line_end_stays_in_the_one_line(capsys) -> None:
     with pytest.raises(SystemExit):
         guard(door)
     assert capsys.readouterr().err == "error: no data at a b: give a folder\n"
+
+
+def test_a_pipe_gets_cells_whole_and_a_terminal_folds_them(monkeypatch, capsys) -> None:
+    reason = "checkpoint " + "/".join(["a folder"] * 40)
+    table = Table("Exp.", "Status")
+    table.add_row("plain promoted", reason)
+    print_table(table)
+    assert f"plain promoted │ {reason} │" in capsys.readouterr().out
+    monkeypatch.setenv("TTY_COMPATIBLE", "1")
+    monkeypatch.setenv("NO_COLOR", "1")
+    monkeypatch.setenv("TERM", "dumb")
+    monkeypatch.setenv("COLUMNS", "60")
+    print_table(table)
+    folded = capsys.readouterr().out
+    assert "plain promoted" in folded and max(map(len, folded.splitlines())) <= 80

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import torch
 import yaml
-from rich.console import Console
 
 from moebius.assembly import made_up, make_validation
 from moebius.config import Recipe, Sweep
+from moebius.console import print_table
 from moebius.data.copies import publish
 from moebius.distill.run_folder import write_text
 from moebius.evaluation.plots import Cost, grey_hole, pareto, picture_grid
@@ -25,7 +25,6 @@ from moebius.storage import LEFT_THERE
 from moebius.sweeps.standings import METRICS, Latencies, Scores, shown_metrics, table_rows
 from moebius.sweeps.trials import Trial
 
-PIPE_WIDTH = 160
 OTHERS = (*LEFT_THERE, "trials", "promoted")
 """What others publish below a sweep's folder."""
 PLOTS: dict[Cost, str] = {
@@ -122,10 +121,8 @@ def setting(recipe: Recipe | None, sweep: Sweep) -> dict[str, Any]:
 
 
 def print_rows(sweep: Sweep, rows: Sequence[Row], notes: Sequence[str]) -> None:
-    """Prints a table; a pipe gets room for its widest line."""
-    terminal = Console()
-    console = terminal if terminal.is_terminal else Console(width=PIPE_WIDTH)
-    console.print(to_rich(rows, shown_metrics(sweep, rows), sweep.name, notes))
+    """Prints a sweep's table."""
+    print_table(to_rich(rows, shown_metrics(sweep, rows), sweep.name, notes))
 
 
 def write_tables(sweep: Sweep, rows: Sequence[Row], notes: Sequence[str], out: Path) -> None:
