@@ -3,12 +3,15 @@
 Shapes: B batch, N = H*W tokens, C channels, h heads, k = v = C/h, M context length.
 """
 
+from functools import lru_cache
+
 import torch
 from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from moebius.blocks.local_lambda import as_grid, as_tokens, head_width
+from moebius.blocks.recomputed import trains
 from moebius.blocks.registry import register
 
 
@@ -69,6 +72,33 @@ def resample(table: Tensor, trained: tuple[int, ...], size: tuple[int, int]) -> 
     """A position table (N, M, k) of one map for another; itself where they are the same."""
     if tuple(size) == trained:
         return table
+    if trains(table):
+        return _resample_by_products(table, trained, size)
     grid = rearrange(table, "(y x) m k -> 1 (m k) y x", y=trained[0])
     grid = F.interpolate(grid, size=size, mode="bicubic", align_corners=False)
     return rearrange(grid, "1 (m k) y x -> (y x) m k", k=table.shape[-1])
+
+
+def _resample_by_products(table: Tensor, trained: tuple[int, ...], size: tuple[int, int]) -> Tensor:
+    """The same by a product along each side, whose gradients are products, too.
+
+    Its positions lie one behind the other, as batched products want them: those of the
+    interpolated map, channels first, would be copied and multiplied one by one.
+    """
+    exact = torch.promote_types(table.dtype, torch.float32)
+    down, across = (
+        _bicubic(old, new, exact, table.device) for old, new in zip(trained, size, strict=True)
+    )
+    with torch.autocast(table.device.type, enabled=False):
+        rows = down @ table.to(exact).reshape(trained[0], -1)
+        grid = across @ rows.view(size[0], trained[1], -1)
+    return grid.view(size[0] * size[1], *table.shape[1:]).to(table.dtype)
+
+
+@lru_cache(maxsize=32)
+def _bicubic(old: int, new: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Weights of `old` samples in `new` ones, (new, old): the interpolated unit vectors."""
+    with torch.no_grad():
+        units = torch.eye(old, dtype=dtype, device=device)[None, :, :, None]
+        made = F.interpolate(units, size=(new, 1), mode="bicubic", align_corners=False)
+    return made[0, :, :, 0].mT.contiguous()

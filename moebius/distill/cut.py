@@ -8,6 +8,7 @@ and the backward pass of the total starts from what has arrived at the border.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -90,11 +91,19 @@ class _WithGradient(torch.autograd.Function):
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, scale: Tensor) -> tuple[Tensor | None, ...]:
         weighted, ctx.weighted = ctx.weighted[::-1], None
+        shares = Counter(_memory(g) for of_one in weighted for _, g in of_one)
         summed = []
         while weighted:  # each is freed as its sum is made
-            first, *others = weighted.pop()
-            gradient = first[1] * (scale * first[0])
+            (weight, first), *others = weighted.pop()
+            # Scaled where it lies: to map fresh memory for a weight's gradient costs more.
+            own = shares[_memory(first)] == 1 and first.is_contiguous()
+            gradient = torch.mul(first, scale * weight, out=first if own else None)
             for weight, other in others:
                 gradient = gradient + other * (scale * weight)
             summed.append(gradient)
         return None, None, *summed
+
+
+def _memory(tensor: Tensor) -> int:
+    """Which memory a tensor lies in: views of one have the same."""
+    return tensor.untyped_storage().data_ptr()

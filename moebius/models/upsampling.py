@@ -11,6 +11,7 @@ from diffusers.models.upsampling import Upsample2D
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from moebius.blocks.products import Conv2d
 from moebius.models.bands import bands
 
 PARTS = ((0, (1, 2)), ((0, 1), 2))
@@ -59,7 +60,7 @@ def _sum(kernel: Tensor, part: int | tuple[int, ...], dim: int) -> Tensor:
 
 def _conv(conv: nn.Conv2d, weight: Tensor) -> nn.Conv2d:
     """A 2x2 convolution without padding, with the bias of another."""
-    part = nn.Conv2d(conv.in_channels, conv.out_channels, 2, device="meta")
+    part = Conv2d(conv.in_channels, conv.out_channels, 2, device="meta")
     part.weight = nn.Parameter(weight, requires_grad=False)
     assert conv.bias is not None
     part.bias = nn.Parameter(conv.bias.detach(), requires_grad=False)

@@ -114,6 +114,32 @@ def test_position_table_is_itself_at_its_size_and_resampled_elsewhere() -> None:
     torch.testing.assert_close(operator.position_table((12, 3)), torch.full((36, 10, 8), 0.25))
 
 
+@pytest.mark.parametrize("size", [(5, 9), (12, 3), (1, 1), (6, 7)])
+def test_a_trained_table_is_resampled_as_bicubic_interpolation_is(size) -> None:
+    operator = InteractiveLambda(32, 12, 4, size=(6, 6)).double()
+    weights = torch.randn(size[0] * size[1], 10, 8, dtype=torch.double)
+
+    def interpolated():
+        maps = operator.rel_pos_emb.view(1, 6, 6, 80).permute(0, 3, 1, 2)
+        return F.interpolate(maps, size=size, mode="bicubic")[0].flatten(1).mT.view_as(weights)
+
+    found, grads = [], []
+    for table in (operator.position_table(size), interpolated()):
+        found.append(table.detach())
+        grads.append(torch.autograd.grad((table * weights).sum(), operator.rel_pos_emb)[0])
+    torch.testing.assert_close(*found, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(*grads, rtol=1e-12, atol=1e-12)
+    with torch.no_grad():  # without a backward pass it is the interpolation itself
+        torch.testing.assert_close(operator.position_table(size), found[1], rtol=0, atol=0)
+
+
+def test_a_trained_table_is_resampled_in_its_own_precision_under_autocast() -> None:
+    operator = InteractiveLambda(32, 12, 4, size=(6, 6))
+    plain = operator.position_table((5, 9))
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(operator.position_table((5, 9)), plain)
+
+
 @pytest.mark.parametrize(("slot", "name"), [(s, n) for s in ("self", "ffn") for n in names(s)])
 def test_token_operators_keep_shape_and_give_every_parameter_a_gradient(slot, name) -> None:
     operator = create(slot, name, dim=32, heads=4)

@@ -49,8 +49,8 @@ def run_golden(optimizer, parameters, golden, steps):
         for name, parameter in parameters.items():
             update = parameter.detach() - golden[f"initial.{name}"]
             expected = golden[f"after.{i}.{name}"] - golden[f"initial.{name}"]
-            # The task allows 2e-2; the same roundings in bfloat16 give far less.
-            assert (update - expected).norm() / expected.norm() < 1e-3, (name, i)
+            # bfloat16 sums round by the processor: one without AVX-512 is 1.3e-3 away.
+            assert (update - expected).norm() / expected.norm() < 5e-3, (name, i)
 
 
 def golden_setup():
