@@ -22,7 +22,7 @@ def resident() -> int:
 
 
 def peak() -> int:
-    """The most bytes that it held since `resident` was called."""
+    """The most bytes that it held since `resident` was called, or since it began."""
     return _bytes("VmHWM")
 
 

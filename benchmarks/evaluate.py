@@ -3,7 +3,6 @@
 python benchmarks/evaluate.py [--threads 2] [--pictures 256]
 """
 
-import resource
 import subprocess
 import sys
 import time
@@ -14,6 +13,7 @@ import cv2
 import numpy as np
 import torch
 import tyro
+from _memory import peak
 
 import moebius.torchvision_schemas  # noqa: F401  (before torchmetrics imports torchvision)
 from moebius.evaluation.batch_scores import BatchScores
@@ -98,7 +98,7 @@ def print_memory(count: int) -> None:
 
     suite.names = (*PICTURE_SCORES, "fid")
     suite.reduce(scored())
-    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
+    print(peak() // 2**20)
 
 
 def main(options: Options) -> None:

@@ -8,12 +8,12 @@ times is that of CPU time, which a busy machine changes less.
 """
 
 import json
-import resource
 import subprocess
 import sys
 import time
 
 import torch
+from _memory import peak
 from PIL import Image
 from skimage import data
 
@@ -69,12 +69,12 @@ def measure(width: int, height: int, side: int) -> dict[str, float]:
     )
     seconds, cpu = time.perf_counter() - begin, time.process_time() - cpu
     step = (ends[-1] - ends[0]) / (len(ends) - 1)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    held = peak() / 2**30
     return {
         "seconds": seconds,
         "cpu": cpu,
         "step": step,
-        "peak_gib": peak,
+        "peak_gib": held,
     }
 
 
