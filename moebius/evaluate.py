@@ -260,7 +260,7 @@ def main(options: Options) -> None:
     """Lists, prepares, or fills and scores; prints the table."""
     console = Console(stderr=True)
     if options.list:
-        Console().print(list_protocols())
+        print_table(list_protocols())
         return
     if options.compare is not None:
         compared = Path(here(str(options.compare)))

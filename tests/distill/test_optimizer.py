@@ -41,6 +41,10 @@ def seeded_toy() -> Toy:
     return Toy()
 
 
+# Sums in bfloat16 round by the processor: one without AVX-512 is 1.3e-3 away.
+CLOSE = 1e-3 if torch.backends.cpu.get_cpu_capability().startswith("AVX512") else 5e-3
+
+
 def run_golden(optimizer, parameters, golden, steps):
     for i in steps:
         for name, parameter in parameters.items():
@@ -49,8 +53,8 @@ def run_golden(optimizer, parameters, golden, steps):
         for name, parameter in parameters.items():
             update = parameter.detach() - golden[f"initial.{name}"]
             expected = golden[f"after.{i}.{name}"] - golden[f"initial.{name}"]
-            # bfloat16 sums round by the processor: one without AVX-512 is 1.3e-3 away.
-            assert (update - expected).norm() / expected.norm() < 5e-3, (name, i)
+            # The task allows 2e-2; the same roundings in bfloat16 give far less.
+            assert (update - expected).norm() / expected.norm() < CLOSE, (name, i)
 
 
 def golden_setup():
