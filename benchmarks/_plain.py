@@ -100,16 +100,28 @@ def plain_operators() -> Iterator[None]:
 
 
 def distillation_step(
-    student: Denoiser, teacher: Denoiser, metric: ELatentLPIPS, batch: NoisyBatch
+    student: Denoiser,
+    teacher: Denoiser,
+    metric: ELatentLPIPS,
+    batch: NoisyBatch,
+    of_each_loss: bool = True,
 ) -> tuple[Tensor, list[Tensor]]:
-    """Eq. 4 and 5 with a gradient through the whole graph for every norm; (total, weights)."""
+    """Eq. 4 and 5 by gradients through the whole graph; (total, weights).
+
+    Args:
+        of_each_loss: seven gradients, of four losses to theta_C and of three to theta_F; L_out's
+            is the sum of its losses'. Otherwise five, L_out's being one of them.
+    """
     inputs = batch.sample, batch.timesteps, batch.category_ids
     ours = student(*inputs)
     with torch.no_grad():
         theirs = teacher(*inputs)
 
+    def gradient(loss: Tensor, anchor: Tensor) -> Tensor:
+        return torch.autograd.grad(loss, anchor, retain_graph=True)[0]
+
     def norm(loss: Tensor, anchor: Tensor) -> Tensor:
-        return torch.autograd.grad(loss, anchor, retain_graph=True)[0].square().sum()
+        return gradient(loss, anchor).square().sum()
 
     implied = implied_clean(ours.sample, batch.noisy, batch.alphas)
     task = F.mse_loss(ours.sample, batch.noise)
@@ -119,5 +131,10 @@ def distillation_step(
     reference = norm(task, student.theta_f)
     weights = [reference / norm(loss, student.theta_f) for loss in (fine, perceptual)]
     output = task + weights[0] * fine + weights[1] * perceptual
-    weights.append(norm(coarse, student.theta_c) / norm(output, student.theta_c))
+    if of_each_loss:
+        task_c, *others = (gradient(loss, student.theta_c) for loss in (task, fine, perceptual))
+        output_c = task_c + sum(w * g for w, g in zip(weights, others, strict=True))
+    else:
+        output_c = gradient(output, student.theta_c)
+    weights.append(norm(coarse, student.theta_c) / output_c.square().sum())
     return coarse + weights[2] * output, weights

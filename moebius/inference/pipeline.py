@@ -88,7 +88,7 @@ class InpaintPipeline(DiffusionPipeline):
     ) -> None:
         super().__init__()
         self.register_modules(denoiser=denoiser, vae=vae, scheduler=scheduler)
-        self.codec, self._form = LatentCodec(vae, name="pipeline"), KeptForm()
+        self.codec, self._form = LatentCodec(vae, name="pipeline"), KeptForm(Denoiser.optimized)
         multiple = self.codec.factor * LATENT_MULTIPLE
         if max_side is None:
             max_side = self.codec.factor * denoiser.architecture.latent_size

@@ -9,6 +9,8 @@ import torch
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from torch import Tensor, nn
 
+from moebius.models.inference_forms import inference_form
+from moebius.models.optimized import KeptForm
 from moebius.models.whole import load_whole
 
 PIXELS_A_PASS = 8 * 512 * 512
@@ -37,6 +39,7 @@ class LatentCodec(nn.Module):
         self.channels: int = vae.config["latent_channels"]
         self._scale: float = vae.config["scaling_factor"]
         self._shift: float = vae.config["shift_factor"] or 0.0
+        self._form = KeptForm(_in_inference_form)
 
     def train(self, mode: bool = True) -> LatentCodec:
         """Stay in eval mode whatever the caller asks: the codec is never trained from here."""
@@ -61,7 +64,8 @@ class LatentCodec(nn.Module):
             )
         # The encoder holds some 400 MB a 512 px picture: a training batch goes in parts.
         parts = images.to(self.vae.dtype).split(max(1, PIXELS_A_PASS // (height * width)))
-        posteriors = [self.vae.encode(part).latent_dist for part in parts]
+        vae = self._network()
+        posteriors = [vae.encode(part).latent_dist for part in parts]
         mean = torch.cat([posterior.mean for posterior in posteriors])
         std = torch.cat([posterior.std for posterior in posteriors])
         return (mean - self._shift) * self._scale, std * self._scale
@@ -90,7 +94,24 @@ class LatentCodec(nn.Module):
     def decode(self, latents: Tensor) -> Tensor:
         """Images (B, 3, H, W) in [-1, 1] of scaled latents (B, channels, h, w)."""
         raw = latents.to(self.vae.dtype) / self._scale + self._shift
-        return self.vae.decode(raw).sample.clamp(-1, 1)
+        return self._network().decode(raw).sample.clamp(-1, 1)
+
+    def _network(self) -> AutoencoderKL:
+        """The network; its inference form where that pays and nobody records operators."""
+        weight = next(self.vae.parameters())
+        on_cpu = weight.device.type == "cpu" and weight.dtype == torch.float32
+        recorded = torch.compiler.is_compiling() or torch.jit.is_tracing()
+        plain = recorded or torch.is_grad_enabled() or not on_cpu
+        network: AutoencoderKL = self.vae if plain else self._form.of(self.vae)
+        return network
+
+
+def _in_inference_form(vae: AutoencoderKL) -> AutoencoderKL:
+    form = inference_form(vae)
+    for module in form.modules():
+        if type(module) is nn.Conv2d:  # the rest: few channels or strides, between maps in order
+            module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return form
 
 
 def load_codec(

@@ -1,13 +1,14 @@
 """The blocks' inference forms: the same functions, with what no step changes done once.
 
-BatchNorms are folded into their convolutions, 1x1 convolutions are products over tokens, maps stay
-in channels-last order, large ones are worked on by bands and sums made in place, and
-Interactive-lambda keeps what it makes of a context. Operators that have no form here (GLA,
-attention, a user's own) stay as they are, but for the products in them.
+BatchNorms are folded into their convolutions, 1x1 convolutions are products over tokens, 3x3 ones
+products over tiles; maps stay in channels-last order, large ones are worked on by bands and sums
+made in place, and Interactive-lambda keeps what it makes of a context. Operators that have no form
+here (GLA, attention, a user's own) stay as they are, but for the products in them.
 """
 
 from collections.abc import Callable
-from typing import Any
+from copy import deepcopy
+from typing import Any, TypeVar
 
 import torch
 from diffusers.models.upsampling import Upsample2D
@@ -16,6 +17,7 @@ from torch.nn import functional as F
 from torch.utils.weak import WeakIdKeyDictionary
 
 from moebius.blocks import (
+    DenseConv,
     DepthwiseSeparableConv,
     InteractiveLambda,
     LocalLambda,
@@ -39,8 +41,10 @@ from moebius.models.bands import (
 from moebius.models.fused_products import PointwiseConv, Product
 from moebius.models.unet import PairedStage
 from moebius.models.upsampling import UpsampledConv
+from moebius.models.winograd import WinogradConv, is_taken
 
 Size = tuple[int, int]
+Model = TypeVar("Model", bound=nn.Module)
 
 
 class FoldedConv(nn.Module):
@@ -262,6 +266,13 @@ def _is_pointwise(conv: nn.Conv2d) -> bool:
     return plain and conv.padding == (0, 0)
 
 
+def _product_form(conv: products.Conv2d) -> nn.Module:
+    if _is_pointwise(conv):
+        return PointwiseConv(conv)
+    # Small tiles: a denoiser's kernels are many, and its steps add their errors up.
+    return WinogradConv(conv, tile=2) if is_taken(conv) else conv
+
+
 def _is_separable(block: ResidualBlock) -> bool:
     return {type(block.conv1), type(block.conv2)} == {DepthwiseSeparableConv}
 
@@ -271,6 +282,7 @@ def _folded(conv: nn.Conv2d, norm: nn.BatchNorm2d) -> Product:
 
 
 FORMS: dict[type[nn.Module], Callable[[Any], nn.Module]] = {
+    DenseConv: _product_form,
     DepthwiseSeparableConv: FoldedConv,
     InteractiveLambda: FoldedInteractiveLambda,
     LocalLambda: FoldedLocalLambda,
@@ -279,9 +291,21 @@ FORMS: dict[type[nn.Module], Callable[[Any], nn.Module]] = {
     ResidualBlock: lambda block: FusedResidualBlock(block) if _is_separable(block) else block,
     SpatialMixer: FusedSpatialMixer,
     Upsample2D: UpsampledConv,
-    products.Conv2d: lambda conv: PointwiseConv(conv) if _is_pointwise(conv) else conv,
+    nn.Conv2d: lambda conv: WinogradConv(conv, tile=4) if is_taken(conv) else conv,
+    products.Conv2d: _product_form,
     products.Linear: Product,
 }
+
+
+def inference_form(model: Model) -> Model:
+    """A copy of a model in eval mode that is made of inference forms, without gradients.
+
+    Weights that no form changes are shared with it: once it was trained on, make another.
+    """
+    shared = {id(p): nn.Parameter(p.detach(), False) for p in model.parameters()}
+    form = deepcopy(model, shared).eval()  # type: ignore[arg-type]
+    use_inference_forms(form)
+    return form
 
 
 def use_inference_forms(model: nn.Module) -> None:

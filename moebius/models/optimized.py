@@ -5,8 +5,7 @@ Its blocks are those of `moebius.models.inference_forms`; here, contexts are pro
 
 import logging
 from collections.abc import Callable
-from copy import deepcopy
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -15,9 +14,11 @@ from moebius.blocks.products import Conv2d
 from moebius.models.denoiser import Denoiser, DenoiserOutput
 from moebius.models.fused_products import BFLOAT16
 from moebius.models.graphed import Graphed
-from moebius.models.inference_forms import use_inference_forms
+from moebius.models.inference_forms import inference_form
 
 logger = logging.getLogger(__name__)
+
+Model = TypeVar("Model", bound=nn.Module)
 
 RECOMPILES = 64
 """Shapes that a compiler takes one block's code in; ours have fewer than twenty."""
@@ -45,12 +46,11 @@ class OptimizedDenoiser(nn.Module):
     ) -> None:
         super().__init__()
         self.architecture = denoiser.architecture
-        shared = {id(p): nn.Parameter(p.detach(), False) for p in denoiser.parameters()}
-        model = deepcopy(denoiser, shared).eval()
-        use_inference_forms(model)
+        model = inference_form(denoiser)
         self.lcg, self.unet = model.lcg, model.unet
         self.project = self.unet.encoder_hid_proj
-        self.unet.encoder_hid_proj = nn.Identity()  # contexts are kept as they come out of it
+        # Contexts are kept as they come out of it.
+        self.unet.encoder_hid_proj = nn.Identity()  # type: ignore[assignment]
         if dtype is not None:
             self.to(_usable(dtype, denoiser.device))
         by_rows = denoiser.device.type == "cpu" and self.dtype == torch.float32
@@ -93,24 +93,29 @@ class OptimizedDenoiser(nn.Module):
         return self.lcg.weight.dtype
 
 
-class KeptForm:
-    """A denoiser's inference form, made when it is first asked for and after weights changed."""
+class KeptForm(Generic[Model]):
+    """A model's inference form, made when it is first asked for and after weights changed.
 
-    def __init__(self) -> None:
-        self._form: OptimizedDenoiser | None = None
+    Args:
+        make: gives a model's form.
+    """
+
+    def __init__(self, make: Callable[[Model], nn.Module]) -> None:
+        self._make = make
+        self._form: nn.Module | None = None
         self._weights: list[tuple[Any, ...]] = []
 
-    def of(self, denoiser: Denoiser) -> Denoiser | OptimizedDenoiser:
-        """The form; or the denoiser, where it trains or something follows its calls (hooks)."""
-        hooks = denoiser._forward_hooks or denoiser._forward_pre_hooks
-        if denoiser.training or hooks or "forward" in vars(denoiser):
-            return denoiser
+    def of(self, model: Model) -> Any:
+        """The form; or the model, where it trains or something follows its calls (hooks)."""
+        hooks = model._forward_hooks or model._forward_pre_hooks
+        if model.training or hooks or "forward" in vars(model):
+            return model
         weights = [
             (id(t), t.data_ptr(), t.dtype, t.device, 0 if t.is_inference() else t._version)
-            for t in (*denoiser.parameters(), *denoiser.buffers())
+            for t in (*model.parameters(), *model.buffers())
         ]
         if self._form is None or weights != self._weights:
-            self._form, self._weights = denoiser.optimized(), weights
+            self._form, self._weights = self._make(model), weights
         return self._form
 
 

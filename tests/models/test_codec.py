@@ -11,7 +11,10 @@ from diffusers import AutoencoderKL
 from PIL import Image
 
 from moebius.data.photographs import builtin_paths
+from moebius.models import winograd
 from moebius.models.codec import BUILTIN_FOLDER, LatentCodec, load_codec
+from moebius.models.upsampling import UpsampledConv
+from moebius.models.winograd import WinogradConv
 
 
 @pytest.fixture(scope="module")
@@ -40,6 +43,37 @@ def photograph_crops(name, side=128):
         for x in range(columns)
     ]
     return torch.stack(crops).float() / 127.5 - 1
+
+
+@pytest.fixture
+def wide(monkeypatch) -> LatentCodec:
+    """Made-up weights, and channels enough for inference forms, on maps of any size."""
+    monkeypatch.setattr(winograd, "POSITIONS", {2: 0, 4: 0})
+    torch.manual_seed(0)
+    kinds = {"down_block_types": ("DownEncoderBlock2D",) * 2}
+    kinds["up_block_types"] = ("UpDecoderBlock2D",) * 2
+    return LatentCodec(AutoencoderKL(block_out_channels=(32, 192), **kinds), "made-up")
+
+
+def test_its_inference_form_is_the_network(wide):
+    images, latents = torch.rand(2, 3, 36, 20) * 2 - 1, torch.randn(1, 4, 9, 14)
+    with_graph = *wide.moments(images), wide.decode(latents)
+    with torch.no_grad():
+        quick = *wide.moments(images), wide.decode(latents)
+        kinds = [type(module) for module in wide._network().modules()]
+        assert kinds.count(WinogradConv) > 10 and kinds.count(UpsampledConv) == 1
+        for ours, plain in zip(quick, with_graph, strict=True):
+            assert plain.shape == ours.shape
+            assert ((ours - plain).norm() / plain.norm()).item() < 1e-4
+        wide.vae.decoder.conv_out.bias += 1
+        assert (wide.decode(latents) - quick[2]).max() > 0.5  # the form follows the weights
+
+
+def test_the_network_itself_runs_where_a_form_does_not_pay(wide):
+    assert wide._network() is wide.vae  # gradients are recorded
+    with torch.no_grad():
+        assert wide._network() is not wide.vae
+        assert wide.to(torch.bfloat16)._network() is wide.vae
 
 
 def test_builtin_is_small_and_documented(builtin):

@@ -185,7 +185,7 @@ def test_weights_that_no_form_changes_are_not_held_twice() -> None:
 
 
 def test_a_kept_form_is_made_again_when_weights_change() -> None:
-    model, kept = trained("lmi_dw_mixffn"), optimized.KeptForm()
+    model, kept = trained("lmi_dw_mixffn"), optimized.KeptForm(Denoiser.optimized)
     first = kept.of(model)
     assert isinstance(first, optimized.OptimizedDenoiser) and kept.of(model) is first
     with torch.no_grad():
@@ -197,7 +197,7 @@ def test_a_kept_form_is_made_again_when_weights_change() -> None:
 
 
 def test_a_denoiser_that_trains_or_is_followed_has_no_kept_form() -> None:
-    model, kept = trained("lmi_dw_mixffn"), optimized.KeptForm()
+    model, kept = trained("lmi_dw_mixffn"), optimized.KeptForm(Denoiser.optimized)
     handle = model.register_forward_hook(lambda *_: None)
     assert kept.of(model) is model
     handle.remove()
