@@ -4,6 +4,7 @@ Made-up weights, which time does not depend on.
 """
 
 import torch
+from _made_up import made_up_vae
 from _ratio import ratio, show
 from torch import Tensor
 
@@ -12,24 +13,10 @@ from moebius.models.codec import LatentCodec
 SIDE = 256
 
 
-def made_up_codec() -> LatentCodec:
-    """An autoencoder of 128-256-512-512 channels."""
-    from diffusers import AutoencoderKL  # after moebius, which mends what it imports
-
-    vae = AutoencoderKL(
-        down_block_types=("DownEncoderBlock2D",) * 4,
-        up_block_types=("UpDecoderBlock2D",) * 4,
-        block_out_channels=(128, 256, 512, 512),
-        layers_per_block=2,
-        latent_channels=4,
-    )
-    return LatentCodec(vae, "made-up")
-
-
 @torch.no_grad()
 def main() -> None:
     """Shows the ratios of decoding and of encoding."""
-    codec = made_up_codec()
+    codec = LatentCodec(made_up_vae(), "made-up")
     image, latents = torch.rand(1, 3, SIDE, SIDE) * 2 - 1, torch.randn(1, 4, SIDE // 8, SIDE // 8)
 
     def decode() -> Tensor:

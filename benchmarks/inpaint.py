@@ -13,6 +13,7 @@ import sys
 import time
 
 import torch
+from _made_up import made_up_vae
 from _memory import peak
 from PIL import Image
 from skimage import data
@@ -31,16 +32,7 @@ PHOTOGRAPHS = {  # name: (width, height, side of the hole)
 
 def made_up_pipeline() -> InpaintPipeline:
     """226M parameters, and an autoencoder of 128-256-512-512 channels."""
-    from diffusers import AutoencoderKL  # after moebius, which mends what it imports
-
-    vae = AutoencoderKL(
-        down_block_types=("DownEncoderBlock2D",) * 4,
-        up_block_types=("UpDecoderBlock2D",) * 4,
-        block_out_channels=(128, 256, 512, 512),
-        layers_per_block=2,
-        latent_channels=4,
-        scaling_factor=0.13025,
-    )
+    vae = made_up_vae(scaling_factor=0.13025)
     pipeline = InpaintPipeline(build("lmi_dw_mixffn").eval(), vae, build_scheduler())
     pipeline.set_progress_bar_config(disable=True)
     return pipeline

@@ -9,6 +9,7 @@ import torch
 from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
 from torch import Tensor, nn
 
+from moebius.blocks.products import takes
 from moebius.models.inference_forms import inference_form
 from moebius.models.optimized import KeptForm
 from moebius.models.whole import load_whole
@@ -64,7 +65,7 @@ class LatentCodec(nn.Module):
             )
         # The encoder holds some 400 MB a 512 px picture: a training batch goes in parts.
         parts = images.to(self.vae.dtype).split(max(1, PIXELS_A_PASS // (height * width)))
-        vae = self._network()
+        vae = self._network(parts[0])
         posteriors = [vae.encode(part).latent_dist for part in parts]
         mean = torch.cat([posterior.mean for posterior in posteriors])
         std = torch.cat([posterior.std for posterior in posteriors])
@@ -94,16 +95,14 @@ class LatentCodec(nn.Module):
     def decode(self, latents: Tensor) -> Tensor:
         """Images (B, 3, H, W) in [-1, 1] of scaled latents (B, channels, h, w)."""
         raw = latents.to(self.vae.dtype) / self._scale + self._shift
-        return self._network().decode(raw).sample.clamp(-1, 1)
+        return self._network(raw).decode(raw).sample.clamp(-1, 1)
 
-    def _network(self) -> AutoencoderKL:
-        """The network; its inference form where that pays and nobody records operators."""
-        weight = next(self.vae.parameters())
-        on_cpu = weight.device.type == "cpu" and weight.dtype == torch.float32
-        recorded = torch.compiler.is_compiling() or torch.jit.is_tracing()
-        plain = recorded or torch.is_grad_enabled() or not on_cpu
-        network: AutoencoderKL = self.vae if plain else self._form.of(self.vae)
-        return network
+    def _network(self, x: Tensor) -> AutoencoderKL:
+        """The network for an input; its inference form where no gradient is asked for."""
+        if torch.is_grad_enabled() or not takes(x, next(self.vae.parameters())):
+            return self.vae
+        form: AutoencoderKL = self._form.of(self.vae)
+        return form
 
 
 def _in_inference_form(vae: AutoencoderKL) -> AutoencoderKL:

@@ -291,6 +291,7 @@ FORMS: dict[type[nn.Module], Callable[[Any], nn.Module]] = {
     ResidualBlock: lambda block: FusedResidualBlock(block) if _is_separable(block) else block,
     SpatialMixer: FusedSpatialMixer,
     Upsample2D: UpsampledConv,
+    # A codec's, whose maps are large beside its kernels; a denoiser's are `products.Conv2d`.
     nn.Conv2d: lambda conv: WinogradConv(conv, tile=4) if is_taken(conv) else conv,
     products.Conv2d: _product_form,
     products.Linear: Product,

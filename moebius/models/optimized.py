@@ -5,7 +5,7 @@ Its blocks are those of `moebius.models.inference_forms`; here, contexts are pro
 
 import logging
 from collections.abc import Callable
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic
 
 import torch
 from torch import Tensor, nn
@@ -14,11 +14,9 @@ from moebius.blocks.products import Conv2d
 from moebius.models.denoiser import Denoiser, DenoiserOutput
 from moebius.models.fused_products import BFLOAT16
 from moebius.models.graphed import Graphed
-from moebius.models.inference_forms import inference_form
+from moebius.models.inference_forms import Model, inference_form
 
 logger = logging.getLogger(__name__)
-
-Model = TypeVar("Model", bound=nn.Module)
 
 RECOMPILES = 64
 """Shapes that a compiler takes one block's code in; ours have fewer than twenty."""

@@ -12,15 +12,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from moebius.blocks.products import Conv2d, by_onednn
-from moebius.models.bands import bands
+from moebius.blocks.products import Conv2d, by_onednn, takes
+from moebius.models.bands import Assembled, bands
 
 CHANNELS = 192
 """From this many on, of both sides, products outweigh what the transforms move."""
 POSITIONS = {2: 256, 4: 128 * 128}
 """From a map of this many on for each m; below, the kernel's tiles cost more than they bring: of
 m = 2, reading them takes the time, and of m = 4, they are larger than the map."""
-FULL_WIDTH = torch.backends.cpu.get_cpu_capability() != "AVX512"
+FULL_WIDTH = not torch.backends.cpu.get_cpu_capability().startswith("AVX512")
 """Whether batched products, which are MKL's, reach a processor's width: not AMD's AVX-512."""
 
 Matrix = tuple[tuple[float, ...], ...]
@@ -82,7 +82,7 @@ class WinogradConv(Conv2d):
         m, bias, grid = self.tile, self.bias, input.permute(0, 2, 3, 1)
         height, width = grid.shape[1:3]
         channels = max(self.weight.shape[:2])
-        out: Tensor | None = None
+        out = Assembled(*grid.shape[:2])
         for samples, rows in bands(grid[:, ::m, ::m], (m + 2) ** 2 * channels):
             first, last = m * rows.start, min(m * rows.stop, height)
             top, bottom = max(first - 1, 0), min(last + 1, height)
@@ -91,24 +91,12 @@ class WinogradConv(Conv2d):
             beside = 1 + -width % m
             seen = F.pad(grid[samples, top:bottom], (0, 0, 1, beside, int(top == first), below))
             y = _filtered(seen, self._kernel, bias, m)[:, : last - first, :width]
-            if y.shape[:2] == grid.shape[:2]:
-                return y.permute(0, 3, 1, 2)
-            if out is None:
-                out = y.new_empty(*grid.shape[:3], y.shape[3])
-            out[samples, first:last] = y
-        assert out is not None
-        return out.permute(0, 3, 1, 2)
+            out.put(samples, slice(first, last), y)
+        return out.map.permute(0, 3, 1, 2)
 
     def _pays(self, x: Tensor) -> bool:
-        return (
-            x.device.type == "cpu"
-            and x.dtype == self.weight.dtype == torch.float32
-            and x.shape[2] * x.shape[3] >= POSITIONS[self.tile]
-            and not torch.is_autocast_enabled("cpu")
-            and not torch.is_grad_enabled()
-            and not torch.compiler.is_compiling()
-            and not torch.jit.is_tracing()
-        )
+        large = x.shape[2] * x.shape[3] >= POSITIONS[self.tile]
+        return large and not torch.is_grad_enabled() and takes(x, self.weight)
 
 
 def is_taken(conv: nn.Conv2d) -> bool:
@@ -167,6 +155,6 @@ def _transform(outs: tuple[Tensor, ...], matrix: Matrix, terms: list[Tensor]) ->
 
 def _products(tiles: Tensor, kernel: Tensor) -> list[Tensor]:
     """(T, N, C_in), (T, C_out, C_in) -> T of (N, C_out)."""
-    if FULL_WIDTH or not torch.backends.mkldnn.is_available():
+    if FULL_WIDTH:
         return list(torch.bmm(tiles, kernel.mT).unbind(0))
     return [by_onednn(*pair) for pair in zip(tiles, kernel, strict=True)]

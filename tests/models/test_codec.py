@@ -60,7 +60,7 @@ def test_its_inference_form_is_the_network(wide):
     with_graph = *wide.moments(images), wide.decode(latents)
     with torch.no_grad():
         quick = *wide.moments(images), wide.decode(latents)
-        kinds = [type(module) for module in wide._network().modules()]
+        kinds = [type(module) for module in wide._network(latents).modules()]
         assert kinds.count(WinogradConv) > 10 and kinds.count(UpsampledConv) == 1
         for ours, plain in zip(quick, with_graph, strict=True):
             assert plain.shape == ours.shape
@@ -70,10 +70,11 @@ def test_its_inference_form_is_the_network(wide):
 
 
 def test_the_network_itself_runs_where_a_form_does_not_pay(wide):
-    assert wide._network() is wide.vae  # gradients are recorded
+    latents = torch.randn(1, 4, 8, 8)
+    assert wide._network(latents) is wide.vae  # gradients are recorded
     with torch.no_grad():
-        assert wide._network() is not wide.vae
-        assert wide.to(torch.bfloat16)._network() is wide.vae
+        assert wide._network(latents) is not wide.vae
+        assert wide.to(torch.bfloat16)._network(latents.bfloat16()) is wide.vae
 
 
 def test_builtin_is_small_and_documented(builtin):
